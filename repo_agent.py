@@ -1,0 +1,64 @@
+"""repo-agent: the front door. Imports only the command that was chosen."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+COMMANDS = {
+    "eval": ("eval.eval_cli", "evaluate a policy on a suite, with tests in a sandbox"),
+    "suites": ("suites.suites_cli", "list, show, validate and split suites"),
+}
+
+
+def usage() -> str:
+    lines = [f"  {name:10} {text}" for name, (_, text) in COMMANDS.items()]
+    return "usage: repo-agent COMMAND [flags]\n\n" + "\n".join(lines) + "\n\nrepo-agent COMMAND --help says more."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Bad input is one line on standard error and exit code 2; a sandbox's fault is exit code 3."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("repo-agent"))
+        return 0
+    if arguments[0] not in COMMANDS:
+        return _say(f"unknown command {arguments[0]!r}: choose from {', '.join(COMMANDS)}", 2)
+    sys.path.insert(0, str(Path(__file__).resolve().parent))  # the working directory may have a `tools` of its own
+    return _run(importlib.import_module(COMMANDS[arguments[0]][0]).main, arguments[1:])
+
+
+def _run(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    from harness.errors import UsageError
+    from sandboxes.base import SandboxError, SandboxUnavailable
+
+    try:
+        return command(arguments)
+    except (UsageError, SandboxUnavailable) as error:
+        return _say(str(error), 2)
+    except SandboxError as error:
+        return _say(f"the sandbox failed: {error}", 3)
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _say(message: str, code: int) -> int:
+    from harness.redaction import Redactor
+
+    print(f"repo-agent: error: {Redactor()(' '.join(message.split()))}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
