@@ -1,0 +1,210 @@
+"""The driver's pytest plugin, sent into the sandbox beside `guest.py`: Python 3.6 and newer.
+
+It reports every test as one line of JSON the moment it ends, limits each test, and adds the canaries of a scoring run.
+Target code shares this process: what it could do to the reporter is what the canaries are for.
+"""
+
+import ast
+import builtins
+import json
+import os
+import random
+import re
+import signal
+import sys
+from typing import Any, Dict, Generator, List, Set
+
+try:
+    import _pytest.assertion.rewrite as assertion_rewrite
+    import pytest
+except ImportError:  # an image without pytest still runs plain commands
+    pytest = None  # type: ignore[assignment]
+
+ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
+MAX_MESSAGE = 4000
+EQUAL = "__repo_agent_equal__"
+
+
+def run_pytest(command: Dict[str, Any], root: str, records_w: int) -> int:
+    """Run pytest in this process and report to the descriptor; the exit code is pytest's."""
+    if pytest is None:
+        sys.stderr.write("pytest is not installed in this sandbox\n")
+        return 71
+    random.seed(0)
+    reporter = reporter_class()(command, root, records_w)
+    if command["strict_equality"]:
+        StrictEquality(reporter).install()
+    arguments = ["-p", "no:cacheprovider", "--rootdir", root, "--color=no", "--tb=short", "-q"]
+    if command["max_failures"]:
+        arguments.append("--maxfail=%d" % command["max_failures"])
+    return int(pytest.main(arguments + command["args"], plugins=[reporter]))
+
+
+class Reports:
+    """Writes one line per test."""
+
+    def __init__(self, command: Dict[str, Any], root: str, records_w: int) -> None:
+        self.command, self.root, self.records_w = command, root, records_w
+        self.pid = os.getpid()
+        self.parts = {}  # type: Dict[str, List[Any]]
+
+    def record(self, test_id: str, outcome: str, message: str = "", seconds: float = 0.0) -> None:
+        if os.getpid() != self.pid:  # a test forked and came back: that copy does not speak for the run
+            return
+        line = {"id": test_id, "outcome": outcome, "message": self.clean(message), "seconds": seconds}
+        data = (json.dumps(line) + "\n").encode()
+        while data:
+            data = data[os.write(self.records_w, data) :]
+
+    def clean(self, message: str) -> str:
+        """No address, no temporary path, bounded length: the same failure reads the same everywhere."""
+        text = ADDRESS.sub("at 0x...", message).replace(self.root + "/", "").replace(self.root, "<repository>")
+        if len(text) > MAX_MESSAGE:
+            text = text[: MAX_MESSAGE // 2] + "\n[...]\n" + text[-MAX_MESSAGE // 2 :]
+        return text
+
+    def limited(self) -> Generator[None, Any, None]:
+        alarm = Alarm(self.command["test_cpu_s"], self.command["test_wall_s"])
+        try:
+            yield
+        finally:
+            alarm.cancel()
+
+
+def reporter_class() -> Any:
+    """The plugin, made where pytest is known to be there."""
+    wrapper = pytest.hookimpl(hookwrapper=True, tryfirst=True)
+
+    class Reporter(Reports):
+        def pytest_collectreport(self, report: Any) -> None:
+            if report.failed:
+                self.record(report.nodeid or "collection", "error", str(report.longrepr))
+
+        def pytest_runtest_logreport(self, report: Any) -> None:
+            self.parts.setdefault(report.nodeid, []).append(report)
+
+        def pytest_runtest_logfinish(self, nodeid: str) -> None:
+            reports = self.parts.pop(nodeid, [])
+            self.record(nodeid, outcome_of(reports), message_of(reports), sum(part.duration for part in reports))
+
+        @wrapper
+        def pytest_runtest_setup(self, item: Any) -> Generator[None, Any, None]:
+            yield from self.limited()
+
+        @wrapper
+        def pytest_runtest_call(self, item: Any) -> Generator[None, Any, None]:
+            yield from self.limited()
+
+        @wrapper
+        def pytest_runtest_teardown(self, item: Any) -> Generator[None, Any, None]:
+            yield from self.limited()
+
+        def pytest_collection_modifyitems(self, items: List[Any]) -> None:
+            for canary in self.command["canaries"]:
+                place = random.SystemRandom().randrange(len(items) + 1)
+                neighbour = items[min(place, len(items) - 1)] if items else None
+                parent = neighbour.getparent(pytest.Module) if neighbour else None
+                if parent is not None:
+                    items.insert(place, canary_item(parent, canary))
+
+    return Reporter
+
+
+def canary_item(parent: Any, canary: Dict[str, Any]) -> Any:
+    """A test of the driver's own, through the same machinery as its neighbours."""
+    left, right = random.SystemRandom().sample(range(1000000), 2)
+
+    def check() -> None:
+        if left != (left if canary["passes"] else right):
+            raise AssertionError("%d != %d" % (left, right))
+
+    make = getattr(pytest.Function, "from_parent", None)
+    return (make or pytest.Function)(parent=parent, name=canary["name"], callobj=check)
+
+
+def outcome_of(reports: List[Any]) -> str:
+    failed = [report for report in reports if report.failed]
+    if failed:
+        return "failed" if failed[0].when == "call" else "error"
+    expected_to_fail = any(hasattr(report, "wasxfail") for report in reports)
+    if any(report.skipped for report in reports):
+        return "xfailed" if expected_to_fail else "skipped"
+    if [report.when for report in reports] != ["setup", "call", "teardown"]:
+        return "error"
+    return "xpassed" if expected_to_fail else "passed"
+
+
+def message_of(reports: List[Any]) -> str:
+    parts = [report.longreprtext for report in reports if report.failed]
+    printed = [report.capstdout for report in reports if report.when == "call" and report.failed and report.capstdout]
+    return "\n".join(parts + ["captured stdout:\n" + text[-1000:] for text in printed])
+
+
+class Alarm:
+    """Fails the running test at its CPU or wall-clock limit, and again every second should it go on."""
+
+    def __init__(self, cpu_s: float, wall_s: float) -> None:
+        self.limits = {signal.SIGPROF: "%g s of CPU time" % cpu_s, signal.SIGALRM: "%g s" % wall_s}
+        self.old = {number: signal.signal(number, self.ring) for number in self.limits}
+        signal.setitimer(signal.ITIMER_PROF, cpu_s, 1.0)
+        signal.setitimer(signal.ITIMER_REAL, wall_s, 1.0)
+
+    def ring(self, number: int, _frame: Any) -> None:
+        pytest.fail("Timeout: over the limit of %s for one test" % self.limits[signal.Signals(number)], pytrace=False)
+
+    def cancel(self) -> None:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self.old.items():
+            signal.signal(number, handler)
+
+
+class StrictEquality(ast.NodeTransformer):
+    """Rewrites `assert a == b` in test modules so that a value equal to everything is told."""
+
+    def __init__(self, reporter: Reports) -> None:
+        self.reporter = reporter
+        self.test_files = set()  # type: Set[str]
+
+    def install(self) -> None:
+        setattr(builtins, EQUAL, self.equal)
+        rewrite = assertion_rewrite.rewrite_asserts
+
+        def strict(module: ast.Module, *args: Any, **kwargs: Any) -> None:
+            self.test_files.update(str(arg) for arg in list(args) + list(kwargs.values()) if isinstance(arg, str))
+            for node in [node for node in ast.walk(module) if isinstance(node, ast.Assert)]:
+                node.test = self.visit(node.test)
+            ast.fix_missing_locations(module)
+            rewrite(module, *args, **kwargs)
+
+        assertion_rewrite.rewrite_asserts = strict
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        self.generic_visit(node)
+        if len(node.ops) != 1 or not isinstance(node.ops[0], ast.Eq):
+            return node
+        call = ast.Call(ast.Name(EQUAL, ast.Load()), [node.left, node.comparators[0]], [])
+        return ast.copy_location(call, node)
+
+    def equal(self, left: Any, right: Any) -> Any:
+        result = left == right
+        if result is True and (self.equals_anything(left, 3) or self.equals_anything(right, 3)):
+            self.reporter.record("", "tampered", "a compared value is equal to everything")
+        return result
+
+    def equals_anything(self, value: Any, depth: int) -> bool:
+        kind = type(value)
+        if kind.__module__ == "builtins" and depth:
+            parts = list(value.values()) if kind is dict else value if kind in (list, tuple, set, frozenset) else ()
+            return any(self.equals_anything(part, depth - 1) for part in parts)
+        if kind.__module__ in ("builtins", "unittest.mock"):
+            return False
+        made_at = getattr(getattr(kind.__eq__, "__code__", None), "co_filename", "")
+        try:
+            return made_at not in self.test_files and (value == Nothing()) is True
+        except Exception:
+            return False
+
+
+class Nothing:
+    """Equal to nothing but itself."""

@@ -1,0 +1,44 @@
+"""No isolation: the guest runs as a plain process of this user. For trusted policies only (search, reference, noop)."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from sandboxes.base import Promises, Resources
+from sandboxes.guest_sandbox import BOOTSTRAP, ENVIRONMENT, GuestSandbox
+from sandboxes.host_python import pytest_packages
+from sandboxes.process_channel import ProcessChannel
+
+
+class LocalBackend:
+    """Runs in a temporary directory of the host. Code inside can do all that the user can do."""
+
+    name = "local"
+    promises = Promises(boundary=False, separate_user=False, memory_limit=False, pids_limit=False)
+
+    def __init__(self) -> None:
+        self._packages = pytest_packages()
+
+    def open(self, resources: Resources, image: str = "") -> GuestSandbox:
+        place = Path(tempfile.mkdtemp(prefix="repo-agent-local-"))
+        tree, scratch, site = place / "tree", place / "scratch", place / "site"
+        for folder in (tree, scratch, site):
+            folder.mkdir()
+        for name, path in self._packages.items():
+            (site / name).symlink_to(path)
+        argv = [sys.executable, "-S", "-s", "-B", "-c", BOOTSTRAP, str(site)]
+        channel = ProcessChannel(argv, ENVIRONMENT, lambda: shutil.rmtree(place, ignore_errors=True))
+        options: dict[str, object] = {
+            "root": str(tree),
+            "scratch": [str(scratch)],
+            "home": str(scratch),
+            "separate_user": False,
+            "address_space": resources.memory_bytes,
+        }
+        return GuestSandbox(channel, options, {"PATH": f"{Path(sys.executable).parent}:{ENVIRONMENT['PATH']}"})
+
+    def close(self) -> None:
+        """Nothing is shared between the sandboxes of this backend."""
