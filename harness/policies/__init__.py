@@ -1,0 +1,1 @@
+"""The policies: models through litellm, the search baseline, oracles and doubles."""

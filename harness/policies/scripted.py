@@ -1,0 +1,82 @@
+"""Policies that need no model: scripted (for tests), noop, reference (an oracle) and replay (a recorded trace)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import RolloutEnd, UsageError
+from harness.policy import Policy, PolicyInfo
+from harness.records import Completion, Message, Sampling, StopReason, Task
+from harness.trace_store import read_traces
+from sandboxes.workspace import Workspace
+from tools.protocol import call_text, final_text
+
+
+def turn_of(messages: Sequence[Message]) -> int:
+    """How many times the policy has spoken in this conversation."""
+    return sum(message.role == "assistant" for message in messages)
+
+
+@dataclass(frozen=True)
+class ScriptedPolicy:
+    """Says the given texts in their order, whatever the answers; then the rollout ends as exhausted."""
+
+    texts: tuple[str, ...]
+
+    def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        turn = turn_of(messages)
+        if turn >= len(self.texts):
+            raise RolloutEnd(StopReason.EXHAUSTED)
+        return Completion(text=self.texts[turn])
+
+
+@dataclass(frozen=True)
+class NoopSource:
+    """Gives a final answer at once, without a change."""
+
+    info: PolicyInfo = PolicyInfo("noop", trusted=True)
+
+    def policy(self, task: Task, rollout_index: int) -> Policy:
+        return ScriptedPolicy((final_text("nothing was changed"),))
+
+
+@dataclass(frozen=True)
+class ReferenceSource:
+    """Knows the repair, reads each file that it changes, and writes it: an oracle, for checks of the whole path."""
+
+    reference: Callable[[Task], Workspace | None]
+    info: PolicyInfo = PolicyInfo("reference", oracle=True, trusted=True, default_max_iters=50)
+
+    def policy(self, task: Task, rollout_index: int) -> Policy:
+        fixed = self.reference(task)
+        if fixed is None:
+            raise UsageError(f"suite {task.suite} has no reference for {task.id}")
+        texts = [call_text("list_files")]
+        for path in sorted(fixed.edits):
+            content = fixed.read(path).decode()
+            texts += [call_text("read_file", rel_path=path, max_chars=100_000)] if path in task.tree else []
+            texts += [call_text("write_file", rel_path=path, content=content)]
+        return ScriptedPolicy((*texts, final_text("the reference repair was written")))
+
+
+class ReplaySource:
+    """Says again what recorded rollouts said, by task and rollout index."""
+
+    def __init__(self, run: Path) -> None:
+        texts: dict[tuple[str, int], tuple[str, ...]] = {}
+        policies: set[str] = set()
+        for trace in read_traces(run):
+            texts[trace.header.task, trace.header.index] = tuple(step.completion.text for step in trace.steps)
+            policies.add(trace.header.policy)
+        self._texts: Mapping[tuple[str, int], tuple[str, ...]] = texts
+        longest = max(map(len, texts.values()), default=1)
+        oracle = bool(policies & {"reference"})
+        self.info = PolicyInfo("replay", model=",".join(sorted(policies)), oracle=oracle, default_max_iters=longest + 1)
+
+    def policy(self, task: Task, rollout_index: int) -> Policy:
+        try:
+            return ScriptedPolicy(self._texts[task.id, rollout_index])
+        except KeyError:
+            raise UsageError(f"the trace has no rollout {rollout_index} of task {task.id}") from None

@@ -1,0 +1,237 @@
+"""`search`: a repair policy without a model, the baseline that every model should beat.
+
+It reads the files that may be edited and their tests, writes one file back unchanged to learn what fails, then tries
+one-edit candidates (see `mutation`) until the driver's feedback says that the tests pass. Where no single edit is
+enough, it goes on from candidates that made more tests pass. It uses the tools and the feedback that any policy has.
+
+A search is written as a generator of messages; `SearchPolicy` is nevertheless a function of the conversation: it keeps
+running searches only as a memo, and plays an unknown conversation again from its start.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.errors import RolloutEnd
+from harness.policies.mutation import Edit, Symptoms, edits
+from harness.policy import Policy, PolicyInfo
+from harness.records import Completion, Message, Sampling, StopReason, Task
+from tools.globs import matches
+from tools.protocol import RESULT_HEAD, call_text, final_text
+
+MAX_ITERS = 1500
+"""The default budget of steps; nearly every step is one candidate."""
+FIRST_PASS, LATER_PASS, LATER_BASES = 700, 250, 3
+"""Candidates on the original tree before others are built on; candidates on, and number of, those others."""
+CHUNKS = (48, 24, 12)
+"""Candidates in a row on the most suspected file, on the second, on any other."""
+
+_Search = Generator[str, str, None]
+_Sources = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an observation says of the tests."""
+
+    passed: bool
+    count: int
+    """Tests seen to pass before the run stopped."""
+    text: str
+
+
+@dataclass
+class _Improvements:
+    """Candidates that made more tests pass than the tree they started from."""
+
+    baseline: int
+    found: list[tuple[int, int, _Sources]] = field(default_factory=list)
+
+    def note(self, verdict: Verdict, sources: _Sources) -> None:
+        if verdict.count > self.baseline:
+            self.found.append((-verdict.count, len(self.found), sources))
+
+    def best(self) -> list[_Sources]:
+        return [sources for _, _, sources in sorted(self.found, key=lambda entry: entry[:2])[:LATER_BASES]]
+
+
+class _Solved(Exception):
+    """The tests pass."""
+
+
+def search(goal: str) -> _Search:
+    """The messages of one search; it is sent the observations."""
+    listing = yield call_text("list_files", max_files=2000)
+    paths = [line for line in listing.splitlines()[1:] if line.endswith(".py")]
+    patterns = _after(goal, "Files that may be edited: ").split(", ")
+    sources = yield from _read([path for path in paths if matches(path, patterns)])
+    tests = yield from _read([path for path in paths if path.rpartition("/")[2].startswith("test_")])
+    try:
+        yield from _repair(sources, tests)
+        summary = "no candidate made the tests pass"
+    except _Solved as solved:
+        summary = str(solved)
+    yield final_text(summary)
+
+
+def _read(paths: Sequence[str]) -> Generator[str, str, _Sources]:
+    sources: _Sources = {}
+    for path in paths:
+        answer = yield call_text("read_file", rel_path=path, max_chars=100_000)
+        content = answer.removeprefix(f"{RESULT_HEAD}\n")
+        if not content.startswith(("error:", "[empty file]")):
+            sources[path] = content
+    return sources
+
+
+def _repair(sources: _Sources, tests: _Sources) -> _Search:
+    if not sources:
+        return
+    path, content = next(iter(sources.items()))
+    start = _verdict((yield call_text("write_file", rel_path=path, content=content)))
+    if start is None:  # the driver runs no tests for us: there is nothing to go by
+        return
+    improvements = _Improvements(start.count)
+    candidates = _candidates(sources, start, tests)
+    yield from _try(sources, candidates, FIRST_PASS, improvements)
+    for better in improvements.best():
+        switch = [path for path in sources if better[path] != sources[path]]
+        found = yield call_text("write_file", rel_path=switch[0], content=better[switch[0]])
+        verdict = _verdict(found)
+        if verdict:
+            deeper = _Improvements(verdict.count)
+            yield from _try(better, _candidates(better, verdict, tests), LATER_PASS, deeper)
+            for path in switch:
+                yield call_text("write_file", rel_path=path, content=sources[path])
+    yield from _try(sources, candidates, MAX_ITERS, improvements)
+
+
+def _try(sources: _Sources, candidates: Iterator[tuple[str, Edit]], count: int, improvements: _Improvements) -> _Search:
+    """Write up to `count` candidates, one at a time, and leave the files as they were."""
+    written = ""
+    for _ in range(count):
+        path, edit = next(candidates, ("", None))
+        if written and written != path:
+            yield call_text("write_file", rel_path=written, content=sources[written])
+        if edit is None:
+            return
+        written, changed = path, edit.apply(sources[path])
+        verdict = _verdict((yield call_text("write_file", rel_path=path, content=changed)))
+        if verdict and verdict.passed:
+            raise _Solved(f"{path}, line {edit.line}: {edit.operator}")
+        if verdict:
+            improvements.note(verdict, {**sources, path: changed})
+    if written:
+        yield call_text("write_file", rel_path=written, content=sources[written])
+
+
+def _candidates(sources: _Sources, verdict: Verdict, tests: _Sources) -> Iterator[tuple[str, Edit]]:
+    """Edits of all files, in turns: the files that the failures name first, and with longer turns."""
+    names = _names_used(verdict, tests)
+    ranked = sorted(sources, key=lambda path: -_suspicion(path, sources[path], verdict, names))
+    queues = {path: iter(edits(sources[path], symptoms_of(verdict, path, names))) for path in ranked}
+    while queues:
+        for rank, path in enumerate(list(queues)):
+            for _ in range(CHUNKS[min(rank, len(CHUNKS) - 1)]):
+                edit = next(queues[path], None)
+                if edit is None:
+                    del queues[path]
+                    break
+                yield path, edit
+
+
+def symptoms_of(verdict: Verdict, path: str, names: frozenset[str]) -> Symptoms:
+    """What the failures say about one file."""
+    raised = re.findall(r"^E\s+(\w*(?:Error|Exception|Exit|Interrupt|Iteration))\b", verdict.text, re.MULTILINE)
+    asserted = {"AssertionError"} if re.search(r"^E\s+assert\b", verdict.text, re.MULTILINE) else set()
+    lines = re.findall(rf"^{re.escape(path)}:(\d+): in ", verdict.text, re.MULTILINE)
+    return Symptoms(
+        exceptions=frozenset(raised) | asserted,
+        timed_out="Timeout: " in verdict.text or "went over its time limit" in verdict.text,
+        lines=tuple(sorted({int(line) for line in lines})),
+        names=names,
+    )
+
+
+def _suspicion(path: str, source: str, verdict: Verdict, names: frozenset[str]) -> int:
+    in_tracebacks = len(re.findall(rf"^{re.escape(path)}:\d+: in ", verdict.text, re.MULTILINE))
+    defined = set(re.findall(r"^\s*(?:def|class) (\w+)", source, re.MULTILINE))
+    return 3 * in_tracebacks + len(defined & names)
+
+
+def _names_used(verdict: Verdict, tests: Mapping[str, str]) -> frozenset[str]:
+    """The names that the failing tests mention."""
+    failing = re.findall(r"^(?:FAILED|ERROR) (\S+?\.py)(?:::(\S+))?", verdict.text, re.MULTILINE)
+    wanted = {(path, name.rpartition("::")[2].partition("[")[0]) for path, name in failing}
+    used: set[str] = set()
+    for path, name in wanted:
+        try:
+            module = ast.parse(tests.get(path, ""))
+        except SyntaxError:
+            continue
+        for node in ast.walk(module):
+            if isinstance(node, ast.FunctionDef) and node.name == name:
+                used |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+                used |= {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
+    return frozenset(used)
+
+
+def _verdict(observation: str) -> Verdict | None:
+    found = re.search(r"^\[TESTS (PASS|FAIL)\] (\d+) passed", observation, re.MULTILINE)
+    if not found:
+        return None
+    return Verdict(found[1] == "PASS", int(found[2]), observation[found.start() :])
+
+
+def _after(text: str, label: str) -> str:
+    return text.partition(label)[2].partition("\n")[0]
+
+
+class SearchPolicy:
+    """The next message of the search that this conversation belongs to."""
+
+    def __init__(self, kept: int = 64) -> None:
+        self._kept = kept
+        self._running: OrderedDict[tuple[str, ...], _Search] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        said = tuple(message.content for message in messages)
+        with self._lock:
+            running = self._running.pop(said[:-1], None)
+        try:
+            text = running.send(said[-1]) if running else None
+            if running is None or text is None:
+                running, text = _played(said)
+        except StopIteration:
+            raise RolloutEnd(StopReason.EXHAUSTED) from None
+        with self._lock:
+            self._running[(*said, text)] = running
+            while len(self._running) > self._kept:
+                self._running.popitem(last=False)
+        return Completion(text=text)
+
+
+def _played(said: tuple[str, ...]) -> tuple[_Search, str]:
+    """A search brought to the end of a conversation, whatever the assistant said in it."""
+    running = search(said[1])
+    text = next(running)
+    for observation in said[3::2]:
+        text = running.send(observation)
+    return running, text
+
+
+@dataclass(frozen=True)
+class SearchSource:
+    """The search policy, the same for every task."""
+
+    info: PolicyInfo = PolicyInfo("search", trusted=True, default_max_iters=MAX_ITERS)
+    shared: SearchPolicy = field(default_factory=SearchPolicy)
+
+    def policy(self, task: Task, rollout_index: int) -> Policy:
+        return self.shared

@@ -1,0 +1,75 @@
+"""Progress on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class ProgressView(Protocol):
+    """Told of each unit of work that ends."""
+
+    def done(self, line: str, solved: bool) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class _Lines:
+    """One line per unit."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._count, self._solved, self._began = total, 0, 0, time.monotonic()
+        self._lock = threading.Lock()
+
+    def done(self, line: str, solved: bool) -> None:
+        with self._lock:
+            self._count += 1
+            self._solved += solved
+            head = f"[{self._count}/{self._total}] {time.monotonic() - self._began:.0f} s, {self._solved} solved:"
+            print(f"{head} {line}", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+
+class _Bar:
+    """A bar with the last unit's line beside it."""
+
+    def __init__(self, total: int) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(
+            *columns, TimeRemainingColumn(), TextColumn("{task.fields[last]}"), console=Console(stderr=True)
+        )
+        self._unit = self._progress.add_task("0 solved", total=total, last="")
+        self._solved = 0
+
+    def done(self, line: str, solved: bool) -> None:
+        self._solved += solved
+        self._progress.update(self._unit, advance=1, description=f"{self._solved} solved", last=line)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+def progress_view(total: int) -> ProgressView:
+    """A bar where standard error is a terminal."""
+    return _Bar(total) if sys.stderr.isatty() else _Lines(total)

@@ -1,0 +1,239 @@
+"""The records of the gym. Frozen; what is written to disk is pydantic. None means "not known", never zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sandboxes.base import Limits, Resources
+from sandboxes.workspace import Workspace
+from tools.files import ToolErrorKind
+from tools.globs import matches
+from tools.protocol import ToolCall
+
+FORMAT_VERSION = 1
+
+
+class Record(BaseModel):
+    """A frozen record that is written to disk; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Message(Record):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Usage(Record):
+    """Tokens of one completion, as the service or the engine counted them; None where it did not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class FinishReason(StrEnum):
+    """Why a completion ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    """Its token limit cut it off."""
+
+
+class Completion(Record):
+    """What a policy said."""
+
+    text: str
+    finish_reason: FinishReason = FinishReason.STOP
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    token_ids: tuple[int, ...] | None = None
+    logprobs: tuple[float, ...] | None = None
+    """Natural logarithm of the probability of each token of `token_ids`."""
+    seconds: float = 0.0
+    attempts: int = 1
+    faults: tuple[str, ...] = ()
+    """Kinds of the transient faults that were retried before this completion arrived."""
+
+
+class Sampling(Record):
+    """How a completion is sampled."""
+
+    temperature: float = 0.0
+    max_tokens: int = 4096
+    seed: int = 0
+
+
+class TestReport(Record):
+    """A test run as the driver saw it, test by test."""
+
+    __test__ = False
+
+    outcomes: dict[str, str]
+    """Outcome by test id: passed, failed, error, skipped, xfailed or xpassed; error too for a test that was seen with
+    different outcomes."""
+    expected: tuple[str, ...]
+    messages: dict[str, str] = Field(default_factory=dict)
+    seconds: float = 0.0
+    timed_out: bool = False
+    stopped_early: bool = False
+    """The run was told to stop after the first failures."""
+    tampered: str = ""
+    output_tail: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Every expected test was seen to pass, and nothing spoke against the report."""
+        return not self.tampered and self.count_passed == len(self.expected)
+
+    @property
+    def count_passed(self) -> int:
+        return sum(self.outcomes.get(test) == "passed" for test in self.expected)
+
+
+class Score(Record):
+    """The grade of a rollout: value in 0..1, or None for unscored."""
+
+    value: float | None
+    why: str = ""
+    parts: dict[str, float] = Field(default_factory=dict)
+    ignored_edits: tuple[str, ...] = ()
+    """Changed files that the task does not allow, left out of the graded tree."""
+
+
+class StopReason(StrEnum):
+    """Why a rollout ended."""
+
+    FINAL = "final"
+    """The policy gave a final answer."""
+    MAX_ITERS = "max_iters"
+    """The limit of steps was reached."""
+    LOOP = "loop"
+    """A loop was detected, and the run stops on loops."""
+    CONTEXT_FULL = "context_full"
+    """The conversation no longer fits the model."""
+    CONTENT_FILTER = "content_filter"
+    """The service would not answer this conversation."""
+    BUDGET = "budget"
+    """The run's limit of tokens or money was reached."""
+    EXHAUSTED = "exhausted"
+    """A scripted or replayed policy had nothing more to say."""
+    INTERRUPTED = "interrupted"
+    """The user stopped the run."""
+    ERROR = "error"
+    """The infrastructure failed, retries included: unscored."""
+
+
+class TestPolicy(StrEnum):
+    """When the driver runs the tests."""
+
+    __test__ = False
+
+    NEVER = "never"
+    """Not at all: the rollout is not tested and has no score."""
+    ON_WRITE = "on_write"
+    """After each write, as feedback, and once at the end, for the score."""
+    FINAL = "final"
+    """Once at the end."""
+
+
+class Step(Record):
+    """One turn: the policy spoke, the environment answered."""
+
+    id: str
+    parent: str | None
+    completion: Completion
+    call: ToolCall
+    error: ToolErrorKind | None = None
+    """The tool's fault, where it had one."""
+    truncated: bool = False
+    observation: str | None = None
+    """The user message that answers the completion; None after the last step."""
+    report: TestReport | None = None
+    digest: str = ""
+    """Identity of the tree after the step."""
+    loop: bool = False
+    tool_seconds: float = 0.0
+    test_seconds: float = 0.0
+
+
+class Header(Record):
+    """What is known of a rollout before its first step."""
+
+    rollout: str
+    """Unique within a run: task and rollout index."""
+    task: str
+    suite: str
+    index: int
+    """Which of the task's rollouts this is, from 0."""
+    policy: str
+    sampling: Sampling
+    """Its seed is the rollout's own."""
+    test_policy: TestPolicy
+    prompt: tuple[Message, ...] = ()
+
+
+class Trace(Record):
+    """One rollout: a view of the event log, from the first message to the score."""
+
+    header: Header
+    steps: tuple[Step, ...] = ()
+    stop: StopReason | None = None
+    """None while the rollout is running, or where it was killed."""
+    score: Score | None = None
+    error: str = ""
+    patch: str = ""
+    seconds: float = 0.0
+    score_seconds: float = 0.0
+    """The part of `seconds` that the final score took."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One repair task, without its answer. `tree` is what the agent gets."""
+
+    id: str
+    suite: str
+    goal: str
+    tree: Workspace
+    editable: tuple[str, ...]
+    """Glob patterns of the files that may be edited (see tools.globs)."""
+    expected_tests: tuple[str, ...]
+    test_args: tuple[str, ...]
+    """Arguments of pytest: the files or ids that are run."""
+    pythonpath: tuple[str, ...] = (".",)
+    test_cpu_s: float = 10.0
+    """CPU seconds that one test may use in a scoring run."""
+    feedback_cpu_s: float = 2.0
+    """The same for the runs after a write."""
+    limits: Limits = Limits()
+    feedback_limits: Limits = Limits(cpu_s=20, wall_s=60)
+    resources: Resources = Resources()
+    image: str = ""
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def may_edit(self, path: str) -> bool:
+        """Editable by the task's patterns, and not a file that configures Python or the test run."""
+        return matches(path, self.editable) and not matches(path.rpartition("/")[2], PROTECTED_NAMES)
+
+
+PROTECTED_NAMES = (
+    "conftest.py",
+    "sitecustomize.py",
+    "usercustomize.py",
+    "*.pth",
+    "*.pyc",
+    "pytest.ini",
+    ".pytest.ini",
+    "pyproject.toml",
+    "tox.ini",
+    "setup.cfg",
+    "setup.py",
+    "__pycache__",
+)
+"""File names that no edit may bring into a graded tree, even inside an editable folder."""

@@ -1,0 +1,23 @@
+"""Keys never reach a file or a screen: known secret values are replaced wherever text leaves the process."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+_SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)(_\w+)?$", re.IGNORECASE)
+_MIN_LENGTH = 8
+MASK = "[redacted]"
+
+
+class Redactor:
+    """Masks the values of secret-looking environment variables, and those given besides."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None, more: tuple[str, ...] = ()) -> None:
+        values = [value for name, value in (environment or os.environ).items() if _SECRET_NAME.search(name)]
+        secrets = sorted({value for value in (*values, *more) if len(value) >= _MIN_LENGTH}, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, secrets))) if secrets else None
+
+    def __call__(self, text: str) -> str:
+        return self._pattern.sub(MASK, text) if self._pattern else text

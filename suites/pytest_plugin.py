@@ -1,0 +1,50 @@
+"""What the pytest fixtures do, imported only when a test asks for repair tasks (see `repo_agent_pytest`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.environment import Environment
+from harness.errors import UsageError
+from harness.records import Task, TestPolicy
+from sandboxes.base import SandboxBackend, SandboxUnavailable
+from sandboxes.choose import open_backend
+from suites.base import load
+from suites.splits import split as split_ids
+
+
+def tasks_of(
+    suite: str, split: str | None = None, limit: int | None = None, test_policy: str = "on_write"
+) -> list[Task]:
+    """The tasks that a mark names: a suite (or suite file), its train or test part, the first few of it."""
+    try:
+        found = list(load(suite).tasks())
+        if split is not None:
+            if split not in ("train", "test"):
+                raise UsageError(f"split must be 'train' or 'test', not {split!r}")
+            train, test = split_ids([task.id for task in found])
+            found = [task for task in found if task.id in (test if split == "test" else train)]
+        TestPolicy(test_policy)
+    except (UsageError, ValueError) as error:
+        raise pytest.UsageError(f"repo_tasks: {error}") from error
+    return found[:limit]
+
+
+def backend_of(config: pytest.Config) -> Iterator[SandboxBackend]:
+    """The backend that the command line names; no boundary only where `local` is asked for."""
+    try:
+        backend, _ = open_backend(config.getoption("--repo-sandbox"), config.getoption("--repo-base-image"))
+    except SandboxUnavailable as error:
+        raise pytest.UsageError(str(error)) from error
+    try:
+        yield backend
+    finally:
+        backend.close()
+
+
+def environment_of(task: Task, backend: SandboxBackend, test_policy: str) -> Iterator[Environment]:
+    """An environment of one task, closed afterwards. The suite that made the task decides of which kind."""
+    with load(task.suite).environment(task, backend, TestPolicy(test_policy)) as environment:
+        yield environment
