@@ -1,0 +1,6 @@
+"""A league: results in, table out."""
+
+from leaguetable.league import League
+from leaguetable.standing import Standing
+
+__all__ = ["League", "Standing"]
