@@ -1,0 +1,209 @@
+"""What is measured of rollouts: computed from traces alone, so that a stored run can be measured again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from pydantic import Field
+
+from harness.records import Record, StopReason, TestPolicy, Trace
+from harness.statistics import mean, pass_at_k, wilson_interval
+from tools.protocol import FINAL
+
+
+class RolloutMetrics(Record):
+    """One rollout."""
+
+    rollout: str
+    task: str
+    index: int
+    solved: bool | None
+    """None: unscored, or not tested."""
+    score: float | None
+    why: str
+    stop: StopReason | None
+    error: str
+    steps: int
+    parse_errors_by_cause: dict[str, int]
+    """Messages that were not strictly one protocol object."""
+    parse_errors_after_repair_by_cause: dict[str, int]
+    """Those of them that could not be carried out either."""
+    wrote: bool
+    loop_detections: int
+    first_write_step: int | None
+    """Counted from 1."""
+    files_read_before_write: int | None
+    repeated_calls: int
+    """Calls with the same canonical action and the same observation as an earlier one."""
+    tool_calls: dict[str, int]
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    model_seconds: float
+    tool_seconds: float
+    test_seconds: float
+    seconds: float
+    retried_faults: dict[str, int]
+    ignored_edits: tuple[str, ...]
+
+
+class Summary(Record):
+    """Several rollouts. Means are over rollouts; counts are totals; None where there is nothing to average."""
+
+    rollouts: int
+    scored: int
+    unscored: int
+    """Rollouts that the infrastructure, or an interruption, left without a score."""
+    not_tested: int
+    solved: int
+    solved_rate: float | None
+    solved_interval: tuple[float, float] | None
+    """95%, Wilson; with several rollouts a task it counts tasks, not rollouts, as the independent units."""
+    pass_at_k: dict[str, float]
+    parse_errors: int
+    parse_errors_by_cause: dict[str, int]
+    parse_errors_after_repair: int
+    parse_errors_after_repair_by_cause: dict[str, int]
+    write_file_rate: float | None
+    """Share of rollouts that ever wrote a file."""
+    loop_detections: int
+    loop_rate: float | None
+    avg_steps: float | None
+    avg_first_write_step: float | None
+    avg_files_read_before_write: float | None
+    repeated_calls: int
+    tool_calls: dict[str, int]
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    model_seconds: float
+    tool_seconds: float
+    test_seconds: float
+    seconds: float
+    retried_faults: dict[str, int]
+    stop_reasons: dict[str, int]
+    errors: dict[str, int] = Field(default_factory=dict)
+
+
+def measure(trace: Trace) -> RolloutMetrics:
+    """The metrics of one rollout."""
+    steps = trace.steps
+    value = trace.score.value if trace.score else None
+    writes = [number for number, step in enumerate(steps, 1) if step.call.name == "write_file" and step.error is None]
+    first = writes[0] if writes else None
+    problems = [step.call for step in steps if step.call.problem]
+    usages = [step.completion.usage for step in steps]
+    costs = [step.completion.cost_usd for step in steps if step.completion.cost_usd is not None]
+    return RolloutMetrics(
+        rollout=trace.header.rollout,
+        task=trace.header.task,
+        index=trace.header.index,
+        solved=None if value is None else value == 1.0,
+        score=value,
+        why=trace.score.why if trace.score else "",
+        stop=trace.stop,
+        error=trace.error,
+        steps=len(steps),
+        parse_errors_by_cause=_counted(str(call.problem) for call in problems),
+        parse_errors_after_repair_by_cause=_counted(str(call.problem) for call in problems if not call.usable),
+        wrote=bool(writes),
+        loop_detections=_loops(trace),
+        first_write_step=first,
+        files_read_before_write=_files_read(trace, first) if first else None,
+        repeated_calls=_repeated(trace),
+        tool_calls=_counted(step.call.name for step in steps if step.call.usable and step.call.name != FINAL),
+        prompt_tokens=sum(usage.prompt_tokens or 0 for usage in usages),
+        completion_tokens=sum(usage.completion_tokens or 0 for usage in usages),
+        cost_usd=sum(costs) if costs else None,
+        model_seconds=sum(step.completion.seconds for step in steps),
+        tool_seconds=sum(step.tool_seconds for step in steps),
+        test_seconds=sum(step.test_seconds for step in steps) + trace.score_seconds,
+        seconds=trace.seconds,
+        retried_faults=_counted(fault for step in steps for fault in step.completion.faults),
+        ignored_edits=trace.score.ignored_edits if trace.score else (),
+    )
+
+
+def summarise(rollouts: Sequence[RolloutMetrics], test_policy: TestPolicy) -> Summary:
+    """The metrics of several rollouts together."""
+    solved = [rollout.solved for rollout in rollouts if rollout.solved is not None]
+    rate = mean([float(value) for value in solved])
+    never = test_policy is TestPolicy.NEVER
+    costs = [rollout.cost_usd for rollout in rollouts if rollout.cost_usd is not None]
+    strict = _added(rollout.parse_errors_by_cause for rollout in rollouts)
+    repaired = _added(rollout.parse_errors_after_repair_by_cause for rollout in rollouts)
+    units = len({rollout.task for rollout in rollouts if rollout.solved is not None})
+    return Summary(
+        rollouts=len(rollouts),
+        scored=len(solved),
+        unscored=0 if never else len(rollouts) - len(solved),
+        not_tested=len(rollouts) if never else 0,
+        solved=sum(solved),
+        solved_rate=rate,
+        solved_interval=None if rate is None else wilson_interval(rate, units if units > 1 else len(solved)),
+        pass_at_k=_pass_at(rollouts),
+        parse_errors=sum(strict.values()),
+        parse_errors_by_cause=strict,
+        parse_errors_after_repair=sum(repaired.values()),
+        parse_errors_after_repair_by_cause=repaired,
+        write_file_rate=mean([float(rollout.wrote) for rollout in rollouts]),
+        loop_detections=sum(rollout.loop_detections for rollout in rollouts),
+        loop_rate=mean([float(rollout.loop_detections > 0) for rollout in rollouts]),
+        avg_steps=mean([rollout.steps for rollout in rollouts]),
+        avg_first_write_step=mean([r.first_write_step for r in rollouts if r.first_write_step is not None]),
+        avg_files_read_before_write=mean(
+            [r.files_read_before_write for r in rollouts if r.files_read_before_write is not None]
+        ),
+        repeated_calls=sum(rollout.repeated_calls for rollout in rollouts),
+        tool_calls=_added(rollout.tool_calls for rollout in rollouts),
+        prompt_tokens=sum(rollout.prompt_tokens for rollout in rollouts),
+        completion_tokens=sum(rollout.completion_tokens for rollout in rollouts),
+        cost_usd=sum(costs) if costs else None,
+        model_seconds=sum(rollout.model_seconds for rollout in rollouts),
+        tool_seconds=sum(rollout.tool_seconds for rollout in rollouts),
+        test_seconds=sum(rollout.test_seconds for rollout in rollouts),
+        seconds=sum(rollout.seconds for rollout in rollouts),
+        retried_faults=_added(rollout.retried_faults for rollout in rollouts),
+        stop_reasons=_counted(str(rollout.stop) for rollout in rollouts),
+        errors=_counted(rollout.error for rollout in rollouts if rollout.error),
+    )
+
+
+def _pass_at(rollouts: Sequence[RolloutMetrics]) -> dict[str, float]:
+    """pass@k for every k that all tasks have enough scored rollouts for; powers of two, and the largest."""
+    by_task: dict[str, list[bool]] = {}
+    for rollout in rollouts:
+        if rollout.solved is not None:
+            by_task.setdefault(rollout.task, []).append(rollout.solved)
+    most = min(map(len, by_task.values()), default=0)
+    ks = sorted({k for k in (1, 2, 4, 8, 16, 32, 64, most) if 1 <= k <= most})
+    estimates = {k: [pass_at_k(len(solved), sum(solved), k) for solved in by_task.values()] for k in ks}
+    return {str(k): sum(values) / len(values) for k, values in estimates.items()}
+
+
+def _loops(trace: Trace) -> int:
+    """How often a loop began."""
+    flags = [step.loop for step in trace.steps]
+    return sum(now and not before for before, now in zip([False, *flags], flags, strict=False))
+
+
+def _files_read(trace: Trace, first_write: int) -> int:
+    read = {step.call.args.get("rel_path") for step in trace.steps[:first_write] if step.call.name == "read_file"}
+    return len(read)
+
+
+def _repeated(trace: Trace) -> int:
+    calls = [(step.call.canonical, step.observation) for step in trace.steps if step.call.usable]
+    return len(calls) - len(set(calls))
+
+
+def _counted(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(names).items()))
+
+
+def _added(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(sorted(total.items()))

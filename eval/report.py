@@ -1,0 +1,129 @@
+"""The report of a run: a JSON file with pinned keys, and a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from eval.metrics import RolloutMetrics, Summary, summarise
+from eval.run import RunConfig, RunOutcome
+from harness.records import Record, TestPolicy
+
+REPORT_FORMAT = 1
+
+
+class Report(Record):
+    """All that a run says. `total` and each of `tasks` have the same keys."""
+
+    format: int = REPORT_FORMAT
+    config: RunConfig
+    versions: dict[str, str]
+    sandbox: dict[str, str | bool]
+    """Which backend ran the tests, and what it promises."""
+    notices: tuple[str, ...]
+    interrupted: bool
+    stopped: str
+    not_started: int
+    wall_seconds: float
+    total: Summary
+    tasks: dict[str, Summary]
+    rollouts: tuple[RolloutMetrics, ...]
+
+
+def make_report(
+    config: RunConfig,
+    outcome: RunOutcome,
+    versions: dict[str, str],
+    sandbox: dict[str, str | bool],
+    notices: Sequence[str],
+    wall_seconds: float,
+) -> Report:
+    by_task: dict[str, list[RolloutMetrics]] = {}
+    for rollout in outcome.rollouts:
+        by_task.setdefault(rollout.task, []).append(rollout)
+    return Report(
+        config=config,
+        versions=versions,
+        sandbox=sandbox,
+        notices=tuple(notices),
+        interrupted=outcome.interrupted,
+        stopped=outcome.stopped,
+        not_started=outcome.not_started,
+        wall_seconds=wall_seconds,
+        total=summarise(outcome.rollouts, config.test_policy),
+        tasks={task: summarise(rollouts, config.test_policy) for task, rollouts in by_task.items()},
+        rollouts=tuple(outcome.rollouts),
+    )
+
+
+def print_report(report: Report, console: Console) -> None:
+    """The table: a row per task, then what the run as a whole showed."""
+    config = report.config
+    name = config.policy + (f" {config.model}" if config.model else "") + (" (ORACLE)" if config.oracle else "")
+    table = Table(title=f"{config.suite}, policy {name}, sandbox {report.sandbox['name']}", title_justify="left")
+    table.add_column("task")
+    for heading in ("solved", "steps", "writes", "parse err.", "loops", "tokens", "seconds"):
+        table.add_column(heading, justify="right")
+    table.add_column("ended")
+    for task, summary in report.tasks.items():
+        table.add_row(task, *_row(summary, config.test_policy), ", ".join(summary.stop_reasons))
+    table.add_section()
+    table.add_row("all", *_row(report.total, config.test_policy), "")
+    console.print(table)
+    for line in _lines(report):
+        console.print(line, markup=False, highlight=False)
+
+
+def _row(summary: Summary, test_policy: TestPolicy) -> list[str]:
+    if test_policy is TestPolicy.NEVER:
+        solved = "not tested"
+    elif summary.unscored:
+        solved = f"{summary.solved} of {summary.scored} ({summary.unscored} unscored)"
+    else:
+        solved = f"{summary.solved} of {summary.scored}"
+    return [
+        solved,
+        "-" if summary.avg_steps is None else f"{summary.avg_steps:.1f}",
+        str(summary.tool_calls.get("write_file", 0)),
+        str(summary.parse_errors),
+        str(summary.loop_detections),
+        str(summary.prompt_tokens + summary.completion_tokens),
+        f"{summary.seconds:.1f}",
+    ]
+
+
+def _lines(report: Report) -> list[str]:
+    total = report.total
+    lines: list[str] = []
+    if total.solved_rate is not None and total.solved_interval is not None:
+        low, high = total.solved_interval
+        lines.append(
+            f"solved {total.solved} of {total.scored}: {total.solved_rate:.3f} (95% interval {low:.2f} to {high:.2f})"
+        )
+    lines += [f"pass@{k}: {value:.3f}" for k, value in total.pass_at_k.items() if k != "1"]
+    if total.parse_errors:
+        lines.append(
+            f"parse errors: {_said(total.parse_errors_by_cause)}; {total.parse_errors_after_repair} beyond repair"
+        )
+    if total.cost_usd is not None:
+        lines.append(f"cost: {total.cost_usd:.4f} USD")
+    lines.append(
+        f"time: {report.wall_seconds:.1f} s; in rollouts: model {total.model_seconds:.1f} s, "
+        f"tools {total.tool_seconds:.1f} s, tests {total.test_seconds:.1f} s"
+    )
+    if total.retried_faults:
+        lines.append(f"faults that were retried: {_said(total.retried_faults)}")
+    lines += [f"UNSCORED: {count} of {error}" for error, count in total.errors.items()]
+    if report.not_started:
+        lines.append(f"{report.not_started} rollouts were not started")
+    if report.stopped or report.interrupted:
+        lines.append(f"STOPPED EARLY: {report.stopped or 'interrupted'}")
+    if report.config.oracle:
+        lines.append("This policy is an oracle: it knows the answers.")
+    return lines
+
+
+def _said(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
