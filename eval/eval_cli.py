@@ -15,7 +15,7 @@ from types import FrameType
 from rich.console import Console
 
 from eval.metrics import RolloutMetrics
-from eval.report import Report, make_report, print_report
+from eval.report import make_report, print_report
 from eval.run import REPORT_FILE, Run, RunConfig, RunOutcome, claim_directory
 from harness.budget import Budget
 from harness.cli import Parser, add_sandbox_flags, add_suite_flags, amount, at_least
@@ -99,7 +99,12 @@ def _evaluate(
 ) -> int:
     config = _config(args, suite, tasks, source.info, backend)
     directory = args.trace_dir or _new_directory(config)
-    about: dict[str, object] = {"versions": versions(), "started": datetime.now(UTC).isoformat(timespec="seconds"), "notices": notices}
+    about: dict[str, object] = {
+        "versions": versions(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "notices": notices,
+    }
+    where = _writable(args.report) if args.report else directory / REPORT_FILE
     claim_directory(directory, config, about)
     for notice in notices:
         print(f"repo-agent: {notice}", file=sys.stderr)
@@ -111,8 +116,7 @@ def _evaluate(
         outcome = run.play(tasks, args.num_workers)
     sandbox: dict[str, str | bool] = {"name": backend.name, **vars(backend.promises)}
     report = make_report(config, outcome, versions(), sandbox, notices, time.monotonic() - began)
-    where = args.report or directory / REPORT_FILE
-    _write(where, report)
+    where.write_text(Redactor()(report.model_dump_json(indent=2)) + "\n", encoding="utf-8")
     print_report(report, Console(width=None if sys.stdout.isatty() else 140))
     print(f"report: {where}\ntraces: {directory}")
     return _exit_code(outcome)
@@ -147,12 +151,14 @@ def _new_directory(config: RunConfig) -> Path:
     return next(path for path in (Path("runs") / name for name in names) if not path.exists())
 
 
-def _write(path: Path, report: Report) -> None:
+def _writable(path: Path) -> Path:
+    """The path, once it is sure that a report can be written there: better now than after the run."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(Redactor()(report.model_dump_json(indent=2)) + "\n", encoding="utf-8")
+        path.open("a", encoding="utf-8").close()
     except OSError as error:
         raise UsageError(f"cannot write report {path}: {error.strerror}") from error
+    return path
 
 
 def _line(metrics: RolloutMetrics) -> str:

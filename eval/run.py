@@ -123,8 +123,9 @@ class Run:
             finally:
                 self._cancelled.set()
                 self.outcome.not_started += sum(future.cancel() for future in futures)
-                if self.outcome.interrupted:
-                    self._backend.close()  # ends the test runs that are under way
+                if self.outcome.interrupted:  # end the model calls and the test runs that are under way
+                    self._source.close()
+                    self._backend.close()
         self.outcome.rollouts.sort(key=lambda metrics: (metrics.task, metrics.index))
         return self.outcome
 
@@ -139,17 +140,24 @@ class Run:
             with self._lock:
                 self.outcome.not_started += 1
             return
+        try:
+            metrics = self._played(task, index)
+        except BaseException:
+            self._cancelled.set()  # before this thread takes another rollout
+            raise
+        with self._lock:
+            self.outcome.rollouts.append(metrics)
+            self._watch_errors(metrics)
+        self._on_done(metrics)
+
+    def _played(self, task: Task, index: int) -> RolloutMetrics:
         header = self._header(task, index)
         recorder = self._store.recorder(header)
         limits = RolloutLimits(self._config.max_iters, self._config.stop_on_loop)
         with self._suite.environment(task, self._backend, self._config.test_policy) as environment:
             policy = self._source.policy(task, index)
             rollout(policy, environment, limits, header.sampling, recorder, self._cancelled)
-        metrics = measure(recorder.trace)
-        with self._lock:
-            self.outcome.rollouts.append(metrics)
-            self._watch_errors(metrics)
-        self._on_done(metrics)
+        return measure(recorder.trace)
 
     def _header(self, task: Task, index: int) -> Header:
         config = self._config

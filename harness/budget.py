@@ -12,14 +12,14 @@ class Budget:
     """Counts what completions cost; None is no limit."""
 
     def __init__(self, max_cost_usd: float | None = None, max_tokens: int | None = None) -> None:
-        self._max_cost, self._max_tokens = max_cost_usd, max_tokens
+        self.max_cost_usd, self.max_tokens = max_cost_usd, max_tokens
         self._lock = threading.Lock()
         self.cost_usd, self.tokens = 0.0, 0
 
     @property
     def spent(self) -> bool:
-        over_cost = self._max_cost is not None and self.cost_usd >= self._max_cost
-        return over_cost or (self._max_tokens is not None and self.tokens >= self._max_tokens)
+        over_cost = self.max_cost_usd is not None and self.cost_usd >= self.max_cost_usd
+        return over_cost or (self.max_tokens is not None and self.tokens >= self.max_tokens)
 
     def check(self) -> None:
         """Raises RolloutEnd(BUDGET) once a limit is reached. Calls in flight may go over it by what they cost."""

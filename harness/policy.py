@@ -40,14 +40,5 @@ class PolicySource(Protocol):
     @property
     def info(self) -> PolicyInfo: ...
     def policy(self, task: Task, rollout_index: int) -> Policy: ...
-
-
-@dataclass(frozen=True)
-class SamePolicy:
-    """A source whose policy does not depend on the task."""
-
-    info: PolicyInfo
-    shared: Policy
-
-    def policy(self, task: Task, rollout_index: int) -> Policy:
-        return self.shared
+    def close(self) -> None:
+        """Called once, from any thread: give up what is under way."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
 _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)(_\w+)?$", re.IGNORECASE)
 _MIN_LENGTH = 8
@@ -15,9 +16,17 @@ class Redactor:
     """Masks the values of secret-looking environment variables, and those given besides."""
 
     def __init__(self, environment: Mapping[str, str] | None = None, more: tuple[str, ...] = ()) -> None:
-        values = [value for name, value in (environment or os.environ).items() if _SECRET_NAME.search(name)]
+        values = [value for name, value in (os.environ if environment is None else environment).items() if _SECRET_NAME.search(name)]
         secrets = sorted({value for value in (*values, *more) if len(value) >= _MIN_LENGTH}, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, secrets))) if secrets else None
 
     def __call__(self, text: str) -> str:
         return self._pattern.sub(MASK, text) if self._pattern else text
+
+    def values(self, data: Any) -> Any:
+        """The same for every string value of decoded JSON; numbers and keys stay, so that it remains what it was."""
+        if isinstance(data, str):
+            return self(data)
+        if isinstance(data, dict):
+            return {key: self.values(value) for key, value in data.items()}
+        return [self.values(item) for item in data] if isinstance(data, list) else data

@@ -88,11 +88,13 @@ class TraceStore:
         except OSError:
             os.close(self._file)
             raise UsageError(f"another process is writing {self.path}") from None
+        _cut_torn_line(self._file, self.path)
 
     def append(self, event: Event) -> None:
         exclude = _LEFT_OUT if isinstance(event, OutcomeEvent) else None
-        line = self._redact(event.model_dump_json(exclude=exclude, exclude_defaults=False)) + "\n"
-        data = line.encode()
+        fields = self._redact.values(event.model_dump(mode="json", exclude=exclude))
+        line = json.dumps({**fields, "event": event.event}, ensure_ascii=False, separators=(",", ":"))
+        data = f"{line}\n".encode(errors="replace")
         with self._lock:
             while data:
                 data = data[os.write(self._file, data) :]
@@ -110,6 +112,12 @@ class TraceStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _cut_torn_line(file: int, path: Path) -> None:
+    """A crash may have left half a line, which the next event must not be written behind."""
+    content = path.read_bytes()
+    os.ftruncate(file, content.rfind(b"\n") + 1)
 
 
 class RolloutRecorder:
@@ -169,6 +177,8 @@ def read_traces(path: Path) -> Iterator[Trace]:
     headers: dict[str, Header] = {}
     steps: dict[str, list[Step]] = {}
     for event in read_events(log):
+        if not isinstance(event, StartEvent) and event.rollout not in headers:
+            raise UsageError(f"{log}: rollout {event.rollout} has events but no start")
         match event:
             case StartEvent():
                 headers[event.header.rollout] = event.header

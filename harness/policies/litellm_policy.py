@@ -1,7 +1,7 @@
 """Any model that litellm reaches.
 
-litellm is imported when the first policy is made, with its import-time download of prices switched off and its own retries
-off: retries are here, bounded, counted and jittered, so that a fault is seen once and billed once.
+litellm is imported when the first policy is made, with its import-time download of prices switched off and its own
+retries off: retries are here, bounded, counted and jittered, so that a fault is seen once and billed once.
 """
 
 from __future__ import annotations
@@ -10,20 +10,26 @@ import logging
 import math
 import os
 import re
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from harness.budget import Budget
 from harness.errors import InfrastructureError, PolicyRefused, RolloutEnd, UsageError
+from harness.policies.calls import Calls
 from harness.policy import Policy, PolicyInfo
 from harness.records import Completion, FinishReason, Message, Sampling, StopReason, Task, Usage
 from harness.redaction import Redactor
@@ -77,7 +83,7 @@ class ServiceSettings:
 
 
 def import_litellm() -> Any:
-    """litellm, imported without touching the network, without reading a `.env` file, and silenced: its messages may hold keys."""
+    """litellm, imported without network and without reading a `.env` file; silent, for its messages may hold keys."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ["LITELLM_MODE"] = "PRODUCTION"
     import litellm
@@ -85,7 +91,8 @@ def import_litellm() -> Any:
     litellm.suppress_debug_info = True
     litellm.telemetry = False
     logging.getLogger("LiteLLM").disabled = True
-    warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
+    for said in ("Pydantic serializer warnings", r"Item '\w+' on TypedDict class"):
+        warnings.filterwarnings("ignore", message=said, category=UserWarning)
     return litellm
 
 
@@ -97,19 +104,34 @@ class LitellmSource:
     """
 
     def __init__(self, provider: str, model: str, settings: ServiceSettings, budget: Budget) -> None:
-        _check(provider, model, settings)
+        _check(provider, settings)
         litellm = import_litellm()
         name = _full_name(litellm, provider, model)
+        _check_price(litellm, name, budget)
         self.info = PolicyInfo(provider, model=model)
         self._policy = LitellmPolicy(litellm, name, settings, budget, _key(litellm, name, settings.api_base))
 
     def policy(self, task: Task, rollout_index: int) -> Policy:
         return self._policy
 
+    def close(self) -> None:
+        """Give up the calls that are under way."""
+        self._policy.calls.stop()
 
-def _check(provider: str, model: str, settings: ServiceSettings) -> None:
-    if not model:
-        raise UsageError(f"--llm-provider {provider} needs a --model (if it is a provider: {', '.join(COMMON)}, …)")
+
+def _check_price(litellm: Any, name: str, budget: Budget) -> None:
+    """A cap that cannot hold is refused."""
+    if budget.max_cost_usd is None:
+        return
+    try:
+        priced = litellm.get_model_info(name).get("output_cost_per_token")
+    except Exception:  # noqa: BLE001 - litellm raises a bare Exception for an unknown model
+        priced = None
+    if not priced:
+        raise UsageError(f"--max-cost cannot hold: no price is known for {name}; use --max-total-tokens")
+
+
+def _check(provider: str, settings: ServiceSettings) -> None:
     if provider == "vllm" and not settings.api_base:
         raise UsageError("--llm-provider vllm needs --api-base, the address of an OpenAI-compatible server")
     if settings.api_base and not settings.api_base.startswith(("http://", "https://")):
@@ -123,6 +145,8 @@ def _full_name(litellm: Any, provider: str, model: str) -> str:
     prefix = PREFIXES.get(provider, provider)
     if prefix and prefix not in {str(getattr(name, "value", name)) for name in litellm.provider_list}:
         raise UsageError(f"unknown --llm-provider {provider!r}: for example {', '.join(COMMON)}, search, noop")
+    if not model:
+        raise UsageError(f"--llm-provider {provider} needs a --model")
     name = f"{prefix}/{model}" if prefix and not model.startswith(f"{prefix}/") else model
     try:
         litellm.get_llm_provider(name)
@@ -154,6 +178,7 @@ class LitellmPolicy:
     budget: Budget
     key: str | None = None
     redact: Redactor = field(default_factory=Redactor)
+    calls: Calls = field(default_factory=Calls)
 
     def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         self.budget.check()
@@ -162,6 +187,7 @@ class LitellmPolicy:
             retry=retry_if_exception_type(TransientFault),
             stop=stop_after_attempt(self.settings.attempts),
             wait=self._pause,
+            sleep=sleep_using_event(self.calls.stopped),
             before_sleep=lambda state: faults.append(_fault_of(state).fault),
             reraise=True,
         )
@@ -182,7 +208,10 @@ class LitellmPolicy:
         started = time.monotonic()
         call = partial(self.litellm.completion, **self._request(messages, sampling))
         try:
-            response = _within(self.settings.timeout_s, call)
+            response = self.calls.within(self.settings.timeout_s, call)
+        except TimeoutError:
+            said = f"no complete answer in {self.settings.timeout_s:g} s"
+            raise TransientFault(Fault.TIMEOUT, said) from None
         except openai.OpenAIError as error:  # the root of litellm's errors too
             raise self._classified(error) from None
         return self._completion(response, time.monotonic() - started)
@@ -215,6 +244,8 @@ class LitellmPolicy:
             seconds=seconds,
         )
         self.budget.add(completion)
+        if self.budget.max_tokens is not None and completion.usage.prompt_tokens is None:
+            raise PolicyRefused("--max-total-tokens cannot hold: the service does not report how many tokens it used")
         if choice.finish_reason == "content_filter":
             raise RolloutEnd(StopReason.CONTENT_FILTER)
         return completion
@@ -222,12 +253,12 @@ class LitellmPolicy:
     def _cost(self, response: Any) -> float | None:
         """None where litellm knows no price for the model."""
         try:
-            return float(self.litellm.completion_cost(completion_response=response)) or None
+            return float(self.litellm.completion_cost(completion_response=response, model=self.model)) or None
         except Exception:  # noqa: BLE001 - litellm raises a bare Exception for an unknown model
             return None
 
     def _classified(self, error: Exception) -> Exception:
-        """An error of litellm's, by fate. litellm's own classes differ by provider, so what was seen on the wire counts."""
+        """An error, by fate. litellm's class for a fault differs by provider, so what was seen on the wire counts."""
         kinds = self.litellm.exceptions
         text = f"{error} {getattr(error, 'code', '')}"
         status, fault, retry_after_s = _seen(error)
@@ -254,28 +285,6 @@ def _fault_of(state: RetryCallState) -> TransientFault:
     return error
 
 
-def _within(limit_s: float, call: Callable[[], Any]) -> Any:
-    """The result of a call that may take so long. httpx limits the wait for each read, not for the whole answer.
-
-    A call that is late is left to its thread, which ends with its connection.
-    """
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - raised in the caller
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="model-call", daemon=True).start()
-    try:
-        return future.result(limit_s)
-    except TimeoutError:
-        if future.done():
-            raise
-        raise TransientFault(Fault.TIMEOUT, f"no complete answer in {limit_s:g} s") from None
-
-
 def _usage(response: Any) -> Usage:
     """litellm says 0 where the service said nothing; no prompt has 0 tokens."""
     usage = getattr(response, "usage", None)
@@ -292,8 +301,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _seen(error: Exception) -> tuple[int | None, Fault | None, float]:
     """The HTTP status (None: no whole answer came), the transient fault (None: it is none), the seconds to wait.
 
-    Where no HTTP exception is at the bottom, litellm's own status stands, and one from 500 on is a response that it could not
-    read.
+    Where no HTTP exception is at the bottom, the service answered with something that litellm could not read, or with
+    an error under a good status; the status is then litellm's.
     """
     import httpx
 
@@ -304,15 +313,11 @@ def _seen(error: Exception) -> tuple[int | None, Fault | None, float]:
         return None, Fault.CONNECTION, 0.0
     if isinstance(wire, httpx.HTTPStatusError):
         status = wire.response.status_code
-        return status, _fault(status, Fault.SERVER_ERROR), _retry_after(wire.response.headers.get("retry-after", ""))
-    status = int(getattr(error, "status_code", None) or 500)
-    return status, _fault(status, Fault.MALFORMED), 0.0
-
-
-def _fault(status: int, otherwise: Fault) -> Fault | None:
-    if status == 429:
-        return Fault.RATE_LIMIT
-    return None if 400 <= status < 500 and status not in PASSING else otherwise
+        passing = status >= 500 or status in PASSING
+        fault = Fault.RATE_LIMIT if status == 429 else Fault.SERVER_ERROR
+        return status, fault if passing else None, _retry_after(wire.response.headers.get("retry-after", ""))
+    said: int | None = getattr(error, "status_code", None)
+    return said, Fault.RATE_LIMIT if said == 429 else Fault.MALFORMED, 0.0
 
 
 def _retry_after(header: str) -> float:

@@ -16,7 +16,7 @@ from harness.policies.operators_kinds import called_name
 from harness.policies.operators_trees import Trees
 from harness.policies.operators_view import FUNCTIONS, Change, FunctionNode, View
 
-MAX_EDITS = 10_000
+MAX_EDITS = 6_000
 MAX_PROPOSED, MAX_PER_OPERATOR = 3_000, 600
 """Changes that one operator may propose, and how many of them, the cheapest, take part."""
 
@@ -54,12 +54,14 @@ def edits(source: str, symptoms: Symptoms = Symptoms()) -> list[Edit]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # parsing warns of such things as `x is 1`
         try:
-            view = View(source)
-        except (SyntaxError, ValueError, RecursionError):
+            return _edits(View(source), symptoms)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # MemoryError: the parser's stack is full
             return []
-        heat = Heat(view, symptoms)
-        turns = sorted(_turns(view, heat, symptoms), key=lambda turn: turn[0])
-        return list(islice(_distinct(view, turns), MAX_EDITS))
+
+
+def _edits(view: View, symptoms: Symptoms) -> list[Edit]:
+    turns = sorted(_turns(view, Heat(view, symptoms), symptoms), key=lambda turn: turn[0])
+    return list(islice(_distinct(view, turns), MAX_EDITS))
 
 
 class Heat:

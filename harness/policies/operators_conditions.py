@@ -8,8 +8,8 @@ from harness.policies.operators_kinds import Kinds, called_name, identifier
 from harness.policies.operators_view import BLOCK_FIELDS, FUNCTIONS, LOOPS, Change, View
 
 
-def _tests(view: View, within: ast.AST | None = None) -> Iterator[ast.expr]:
-    for node in view.nodes if within is None else ast.walk(within):
+def _tests(view: View) -> Iterator[ast.expr]:
+    for node in view.nodes:
         if isinstance(node, ast.If | ast.While | ast.IfExp):
             yield node.test
         elif isinstance(node, ast.comprehension):
@@ -76,14 +76,15 @@ def extend_condition(view: View) -> Iterator[Change]:
 
 def borrow_condition(view: View) -> Iterator[Change]:
     """A condition of the same function joined to this one."""
+    conditions: dict[ast.AST | None, list[ast.expr]] = {}
     for test in _tests(view):
-        function = view.function(test)
-        if function is None or isinstance(test, ast.Constant):
-            continue
+        if isinstance(test, ast.Compare | ast.Call):
+            conditions.setdefault(view.function(test), []).append(test)
+    for test in _tests(view):
         text = view.text(test)
         text = f"({text})" if isinstance(test, ast.BoolOp | ast.IfExp) else text
-        for other in _tests(view, function):
-            if other is not test and isinstance(other, ast.Compare | ast.Call):
+        for other in conditions.get(view.function(test), []):
+            if other is not test and not isinstance(test, ast.Constant) and view.function(test) is not None:
                 yield view.replace(test, f"{text} and {view.text(other)}", 2.0)
                 yield view.replace(test, f"{text} or {view.text(other)}", 2.0)
                 yield view.replace(test, f"{text} and not ({view.text(other)})", 3.0)

@@ -93,7 +93,7 @@ def attribute(view: View) -> Iterator[Change]:
     """A sibling attribute or method: the opposite by its words, or one that the file uses on the same object."""
     data, methods = _attributes(view)
     for node in view.nodes:
-        if not isinstance(node, ast.Attribute):
+        if not isinstance(node, ast.Attribute) or node in view.hidden:
             continue
         called = _is_called(view, node)
         pool = methods if called else data
@@ -140,6 +140,8 @@ def function_name(view: View) -> Iterator[Change]:
 def missing_self(view: View) -> Iterator[Change]:
     """`name` to `self.name` where the class has such an attribute, and `self.name` to a local or parameter `name`."""
     for node in view.nodes:
+        if node in view.hidden:
+            continue
         if isinstance(node, ast.Name):
             scope = view.scope(node)
             if f"self.{node.id}" in scope.bound or _is_method(view, node):
@@ -154,14 +156,17 @@ def _is_method(view: View, node: ast.Name) -> bool:
     return function is not None and view.parents[function] is owner and owner is not None
 
 
-COPIED = (ast.Subscript, ast.Call, ast.Attribute, ast.BinOp, ast.Name)
+COPIED = (ast.Subscript, ast.Call, ast.Attribute, ast.BinOp, ast.Compare)
+REPLACED = (*COPIED, ast.Name)
+Pool = dict[str, tuple[ast.expr, set[str]]]
+"""The expressions of a function by their text, each with the names in it."""
 
 
 def expression(view: View) -> Iterator[Change]:
     """An expression of the same function in place of this one, the most alike first."""
-    pools: dict[ast.AST, dict[str, ast.expr]] = {}
+    pools: dict[ast.AST, Pool] = {}
     for node in view.nodes:
-        if not isinstance(node, ast.Subscript | ast.Call | ast.Attribute | ast.BinOp | ast.Name | ast.Compare):
+        if not isinstance(node, REPLACED) or node in view.hidden:
             continue
         function = view.function(node)
         if function is None or not _copy_place(view, node):
@@ -171,17 +176,14 @@ def expression(view: View) -> Iterator[Change]:
         yield from _copies(view, node, pools[function])
 
 
-def _pool(view: View, function: ast.AST) -> dict[str, ast.expr]:
-    found: dict[str, ast.expr] = {}
+def _pool(view: View, function: ast.AST) -> Pool:
+    found: Pool = {}
     for node in ast.walk(function):
-        if isinstance(node, ast.Subscript | ast.Call | ast.Attribute | ast.BinOp | ast.Compare) and _copy_place(
-            view, node
-        ):
-            inside = any(
-                isinstance(above, (*COMPREHENSIONS, ast.Lambda, ast.JoinedStr)) for above in view.ancestors(node)
-            )
-            if not inside and len(view.text(node)) <= 40 and "\n" not in view.text(node):
-                found.setdefault(view.text(node), node)
+        if isinstance(node, COPIED) and node not in view.hidden and _copy_place(view, node):
+            inside = any(isinstance(above, (*COMPREHENSIONS, ast.Lambda)) for above in view.ancestors(node))
+            text = view.text(node)
+            if not inside and len(text) <= 40 and "\n" not in text:
+                found.setdefault(text, (node, _ingredients(node)))
     return found
 
 
@@ -194,7 +196,7 @@ def _copy_place(view: View, node: ast.AST) -> bool:
     return isinstance(above, ast.expr | ast.Return | ast.Assign | ast.If | ast.While | ast.For | ast.keyword)
 
 
-def _copies(view: View, node: ast.expr, pool: dict[str, ast.expr]) -> Iterator[Change]:
+def _copies(view: View, node: ast.expr, pool: Pool) -> Iterator[Change]:
     stored = isinstance(getattr(node, "ctx", None), ast.Store)
     mine, text = _ingredients(node), view.text(node)
     ranked: list[tuple[float, str]] = []
@@ -204,12 +206,11 @@ def _copies(view: View, node: ast.expr, pool: dict[str, ast.expr]) -> Iterator[C
         for name in view.names(node):
             theirs = view.kinds(name, node)
             ranked.append((1.2 if kinds & theirs else 5.0 if kinds and theirs else plain, name))
-    for other, form in pool.items():
+    for other, (form, theirs_too) in pool.items():
         nested = other in text or text in other
         if other != text and not (stored and not isinstance(form, ast.Subscript | ast.Attribute)):
             if isinstance(node, ast.Compare) != isinstance(form, ast.Compare):
                 continue
-            theirs_too = _ingredients(form)
             alike = len(mine & theirs_too) / len(mine | theirs_too)
             same = type(form) is type(node)
             ranked.append(((1.5 if same else 2.5) + 2 * (1 - alike) + (1 if nested else 0), other))

@@ -51,7 +51,8 @@ def _places(view: View, function: FunctionNode) -> Iterator[tuple[Place, float]]
 def insert_call(view: View) -> Iterator[Change]:
     """`xs.append(x)` and `seen.add(x)` for the collections and variables in scope."""
     for function in _functions(view):
-        mutators = _mutators(view, function)
+        outer = [above for above in (function, *view.ancestors(function)) if isinstance(above, FUNCTIONS)]
+        mutators = _mutators(view, outer[-1])
         for place, cost in _places(view, function):
             names = _visible(view, place)
             for collection in names:
@@ -97,11 +98,11 @@ def _mutators(view: View, function: FunctionNode) -> dict[str, tuple[str, float]
 def insert_assignment(view: View) -> Iterator[Change]:
     """`a = b` for two variables in scope, `a = 0` or `a = []` anew, and `i += 1` for numbers."""
     for function in _functions(view):
+        assigned = _assigned(function)
         for place, cost in _places(view, function):
             if isinstance(place.block[place.index - 1] if place.last else place.anchor, (*FUNCTIONS, ast.ClassDef)):
                 continue
             names = _visible(view, place)
-            assigned = _assigned(function)
             for name in names:
                 mine = view.kinds(name, place.anchor)
                 if name not in assigned and not name.startswith("self."):

@@ -39,6 +39,7 @@ ARITHMETIC: dict[str, dict[str, float]] = {
     ">>": {"<<": 1},
     "@": {"*": 1},
 }
+MAX_STRINGS = 200  # strings of the file that are tried for another
 SIBLINGS = (
     ("any", "all"), ("min", "max"), ("lower", "upper"), ("title", "capitalize"), ("strip", "lstrip", "rstrip"),
     ("startswith", "endswith"), ("find", "rfind"), ("index", "rindex"), ("split", "rsplit", "splitlines"),
@@ -271,7 +272,7 @@ def _numbers(view: View, node: ast.Constant, value: float) -> Iterator[Change]:
 
 def _strings(view: View) -> list[str]:
     found = (n.value for n in view.expressions if isinstance(n, ast.Constant))
-    return list(dict.fromkeys(value for value in found if isinstance(value, str) and len(value) <= 40))
+    return list(dict.fromkeys(value for value in found if isinstance(value, str) and len(value) <= 40))[:MAX_STRINGS]
 
 
 def _texts(node: ast.Constant, strings: list[str], start: int, end: int) -> Iterator[Change]:

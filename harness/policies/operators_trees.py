@@ -10,6 +10,8 @@ from collections.abc import Hashable
 
 from harness.policies.operators_view import BLOCK_FIELDS, Change, View
 
+LARGE_UNIT, MAX_PARSED = 3_000, 1_000_000  # characters
+
 
 def shape(node: object) -> Hashable:
     """A nested tuple that is equal for two nodes exactly when `ast.dump` is."""
@@ -54,6 +56,7 @@ class Trees:
         self._starts = [view.start(node) for node in self._statements]
         self._units: dict[tuple[ast.AST | None, bool], Unit] = {}
         self._originals: dict[Unit, Hashable] = {}
+        self._allowance = MAX_PARSED
         self._shapes: dict[str, Hashable | None] = {}
         self._neighbours: dict[tuple[int, str | None], list[ast.stmt]] = {}
         for node in statements:
@@ -67,10 +70,18 @@ class Trees:
             if inserted is not None:
                 return inserted
         unit = self._unit(change)
+        if not self._affordable(unit):
+            return None
         if unit not in self._originals:
             self._originals[unit] = unit.shape(self._view.source)
         shape = unit.shape(self._view.source, change)
         return None if shape is None or shape == self._originals[unit] else (unit.start, unit.end, shape)
+
+    def _affordable(self, unit: Unit) -> bool:
+        """False for a long unit once enough text was parsed in such: a huge function must not cost minutes."""
+        if unit.end - unit.start > LARGE_UNIT:
+            self._allowance -= unit.end - unit.start
+        return unit.end - unit.start <= LARGE_UNIT or self._allowance > 0
 
     def _at_line_start(self, offset: int) -> bool:
         return offset == self._view.line_start(offset)

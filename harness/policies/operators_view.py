@@ -211,9 +211,13 @@ class View:
     @cached_property
     def expressions(self) -> list[ast.expr]:
         """Expressions that are read when the program runs: no targets, annotations, docstrings or bare callees."""
-        hidden = set(self._hidden())
-        found = [n for n in self.nodes if isinstance(n, ast.expr) and n not in hidden]
+        found = [n for n in self.nodes if isinstance(n, ast.expr) and n not in self.hidden]
         return [n for n in found if isinstance(getattr(n, "ctx", ast.Load()), ast.Load)]
+
+    @cached_property
+    def hidden(self) -> set[ast.AST]:
+        """Nodes not to be changed: docstrings, annotations, patterns, parts of f-strings without a position."""
+        return set(self._hidden())
 
     def _hidden(self) -> Iterator[ast.AST]:
         for node in self.nodes:

@@ -32,8 +32,15 @@ class ScriptedPolicy:
         return Completion(text=self.texts[turn])
 
 
+class AtOnce:
+    """A source whose policies answer at once: there is nothing to give up."""
+
+    def close(self) -> None:
+        return None
+
+
 @dataclass(frozen=True)
-class NoopSource:
+class NoopSource(AtOnce):
     """Gives a final answer at once, without a change."""
 
     info: PolicyInfo = PolicyInfo("noop", trusted=True)
@@ -43,7 +50,7 @@ class NoopSource:
 
 
 @dataclass(frozen=True)
-class ReferenceSource:
+class ReferenceSource(AtOnce):
     """Knows the repair, reads each file that it changes, and writes it: an oracle, for checks of the whole path."""
 
     reference: Callable[[Task], Workspace | None]
@@ -61,7 +68,7 @@ class ReferenceSource:
         return ScriptedPolicy((*texts, final_text("the reference repair was written")))
 
 
-class ReplaySource:
+class ReplaySource(AtOnce):
     """Says again what recorded rollouts said, by task and rollout index."""
 
     def __init__(self, run: Path) -> None:

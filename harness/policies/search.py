@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from harness.errors import RolloutEnd
 from harness.policies.mutation import Edit, Symptoms, edits
+from harness.policies.scripted import AtOnce
 from harness.policy import Policy, PolicyInfo
 from harness.records import Completion, Message, Sampling, StopReason, Task
 from tools.globs import matches
@@ -227,7 +228,7 @@ def _played(said: tuple[str, ...]) -> tuple[_Search, str]:
 
 
 @dataclass(frozen=True)
-class SearchSource:
+class SearchSource(AtOnce):
     """The search policy, the same for every task."""
 
     info: PolicyInfo = PolicyInfo("search", trusted=True, default_max_iters=MAX_ITERS)

@@ -1,0 +1,58 @@
+"""Calls under a deadline, which another thread can give up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import Any
+
+from harness.errors import InfrastructureError
+
+
+class Calls:
+    """Runs each call in a thread of its own; one that is late or given up is left to it, and ends with its connection."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        self._pending: set[Future[Any]] = set()
+        self._lock = threading.Lock()
+
+    def within(self, limit_s: float, call: Callable[[], Any]) -> Any:
+        """The call's result. httpx limits the wait for each read, not for the whole answer: this limits the whole.
+
+        Raises:
+            TimeoutError: it took longer.
+            InfrastructureError: the calls were stopped.
+        """
+        future: Future[Any] = Future()
+        with self._lock:
+            if self.stopped.is_set():
+                raise InfrastructureError("model calls were stopped")
+            self._pending.add(future)
+        threading.Thread(target=_settle, args=(future, call), name="model-call", daemon=True).start()
+        try:
+            return future.result(limit_s)
+        finally:
+            with self._lock:
+                self._pending.discard(future)
+
+    def stop(self) -> None:
+        """End the waiting of every call that is under way; no other one begins."""
+        with self._lock:
+            self.stopped.set()
+            for future in self._pending:
+                with suppress(InvalidStateError):
+                    future.set_exception(InfrastructureError("model calls were stopped"))
+
+
+def _settle(future: Future[Any], call: Callable[[], Any]) -> None:
+    try:
+        result = call()
+    except BaseException as error:  # noqa: BLE001 - raised in the caller
+        with suppress(InvalidStateError):
+            future.set_exception(error)
+    else:
+        with suppress(InvalidStateError):
+            future.set_result(result)
