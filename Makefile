@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 
 .PHONY: eval test check format clean
 
+# a quick look: 200 candidates a task take a few minutes; `repo-agent eval` alone has the full budget
+eval: ARGS ?= --max-iters 200
 eval: $(STAMP)
 	$(BIN)/repo-agent eval $(ARGS)
 

@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add_suite_flags(made)
     _policy_flags(made)
     made.add_argument("--test-policy", choices=[str(item) for item in TestPolicy], default="on_write")
-    made.add_argument("--max-iters", type=at_least(1), help="steps per rollout (default: 30; 1500 for search)")
+    made.add_argument("--max-iters", type=at_least(1), help="steps per rollout (default: 30; 700 for search)")
     made.add_argument("--rollouts", type=at_least(1), default=1, help="rollouts per task (default: 1)")
     made.add_argument("--stop-on-loop", action="store_true", help="end a rollout when a loop is detected")
     made.add_argument("--seed", type=at_least(0), default=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -62,9 +63,11 @@ def print_report(report: Report, console: Console) -> None:
     """The table: a row per task, then what the run as a whole showed."""
     config = report.config
     name = config.policy + (f" {config.model}" if config.model else "") + (" (ORACLE)" if config.oracle else "")
-    table = Table(title=f"{config.suite}, policy {name}, sandbox {report.sandbox['name']}", title_justify="left")
-    table.add_column("task")
-    for heading in ("solved", "steps", "writes", "parse err.", "loops", "tokens", "seconds"):
+    table = Table(
+        title=f"{config.suite}, policy {name}, sandbox {report.sandbox['name']}", title_justify="left", box=SIMPLE
+    )
+    table.add_column("task", min_width=max(map(len, report.tasks), default=0))
+    for heading in ("solved", "steps", "writes", "parse errors", "loops", "tokens", "seconds"):
         table.add_column(heading, justify="right")
     table.add_column("ended")
     for task, summary in report.tasks.items():

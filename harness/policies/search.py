@@ -25,9 +25,9 @@ from harness.records import Completion, Message, Sampling, StopReason, Task
 from tools.globs import matches
 from tools.protocol import RESULT_HEAD, call_text, final_text
 
-MAX_ITERS = 1500
+MAX_ITERS = 700
 """The default budget of steps; nearly every step is one candidate."""
-FIRST_PASS, LATER_PASS, LATER_BASES = 700, 250, 3
+FIRST_PASS, LATER_PASS, LATER_BASES = 450, 100, 2
 """Candidates on the original tree before others are built on; candidates on, and number of, those others."""
 CHUNKS = (48, 24, 12)
 """Candidates in a row on the most suspected file, on the second, on any other."""
