@@ -63,11 +63,10 @@ def print_report(report: Report, console: Console) -> None:
     """The table: a row per task, then what the run as a whole showed."""
     config = report.config
     name = config.policy + (f" {config.model}" if config.model else "") + (" (ORACLE)" if config.oracle else "")
-    table = Table(
-        title=f"{config.suite}, policy {name}, sandbox {report.sandbox['name']}", title_justify="left", box=SIMPLE
-    )
+    title = f"{config.suite}, policy {name}, sandbox {report.sandbox['name']}"
+    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=0)
     table.add_column("task", min_width=max(map(len, report.tasks), default=0))
-    for heading in ("solved", "steps", "writes", "parse errors", "loops", "tokens", "seconds"):
+    for heading in ("solved", "steps", "writes", "parse errors", "loops", "tokens", "time s"):
         table.add_column(heading, justify="right")
     table.add_column("ended")
     for task, summary in report.tasks.items():

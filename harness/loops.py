@@ -17,8 +17,8 @@ class Turn:
 
 
 def in_loop(turns: Sequence[Turn]) -> bool:
-    """Is the last turn part of a loop? The same action and observation four times in a row, the same failing action three
-    times in a row, or two turns in alternation over the last six.
+    """Is the last turn part of a loop? The same action and observation four times in a row, the same failing action
+    three times in a row, or two turns in alternation over the last six.
     """
     return _same(turns, 4) or _failing(turns, 3) or _alternating(turns)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -16,9 +17,12 @@ class Redactor:
     """Masks the values of secret-looking environment variables, and those given besides."""
 
     def __init__(self, environment: Mapping[str, str] | None = None, more: tuple[str, ...] = ()) -> None:
-        values = [value for name, value in (os.environ if environment is None else environment).items() if _SECRET_NAME.search(name)]
-        secrets = sorted({value for value in (*values, *more) if len(value) >= _MIN_LENGTH}, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, secrets))) if secrets else None
+        variables = os.environ if environment is None else environment
+        values = [value for name, value in variables.items() if _SECRET_NAME.search(name)]
+        secrets = {value for value in (*values, *more) if len(value) >= _MIN_LENGTH}
+        secrets |= {json.dumps(value)[1:-1] for value in secrets}  # as it stands inside a text that is JSON itself
+        longest_first = sorted(secrets, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if secrets else None
 
     def __call__(self, text: str) -> str:
         return self._pattern.sub(MASK, text) if self._pattern else text

@@ -1,7 +1,7 @@
 """Traces on disk: an append-only log of events, one JSON object a line, written as each thing happens.
 
-A completion is written when it arrives, before a tool or a test runs, so that no paid call is lost. `Trace` is a view of the
-log. One process owns a file: the writer locks it.
+A completion is written when it arrives, before a tool or a test runs, so that no paid call is lost. `Trace` is a view
+of the log. One process owns a file: the writer locks it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -48,8 +48,8 @@ class CompletionEvent(Record):
 
 
 class OutcomeEvent(Record):
-    """What the completion led to. The step's text and arguments stand in the completion, the messages of its test report in
-    the observation; neither is written twice.
+    """What the completion led to. The step's text and arguments stand in the completion, the messages of its test
+    report in the observation; neither is written twice.
     """
 
     event: Literal["outcome"] = "outcome"
@@ -72,7 +72,7 @@ class EndEvent(Record):
 
 Event = Annotated[StartEvent | CompletionEvent | OutcomeEvent | EndEvent, Field(discriminator="event")]
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
-_LEFT_OUT = {"step": {"completion": True, "call": {"raw", "args"}, "report": {"messages"}}}
+_LEFT_OUT: Any = {"step": {"completion": True, "call": {"raw", "args"}, "report": {"messages"}}}
 
 
 class TraceStore:
@@ -169,9 +169,10 @@ def _ended(header: Header, steps: list[Step], end: EndEvent) -> Trace:
 
 
 def read_traces(path: Path) -> Iterator[Trace]:
-    """The traces of a log (or of a run directory), each when it ends; those that never ended come last, with `stop` None.
+    """The traces of a log (or of a run directory), each when it ends; those that never ended come last, `stop` None.
 
-    A torn last line, as a crash leaves it, is skipped. Raises UsageError for any other line that is no event of this format.
+    A torn last line, as a crash leaves it, is skipped. Raises UsageError for any other line that is no event of this
+    format.
     """
     log = path / TRACES if path.is_dir() else path
     headers: dict[str, Header] = {}

@@ -14,7 +14,7 @@ from sandboxes.workspace import Workspace
 
 
 class SandboxError(Exception):
-    """The infrastructure failed (engine down, container lost, no answer): says nothing about the code that was to run."""
+    """The infrastructure failed (engine down, container lost, no answer): says nothing about the code that was run."""
 
 
 class SandboxUnavailable(SandboxError):
@@ -131,8 +131,8 @@ class Sandbox(Protocol):
 
 
 class SandboxBackend(Protocol):
-    """Where sandboxes come from. `open` raises SandboxError (`image` empty: the base image, where the backend has images);
-    `close` removes all that this backend started."""
+    """Where sandboxes come from. `open` raises SandboxError (`image` empty: the base image, where the backend has
+    images); `close` removes all that this backend started."""
 
     @property
     def name(self) -> str: ...

@@ -1,4 +1,5 @@
-"""bubblewrap: namespaces without an engine. No network, no host files but the interpreter's; no memory or process limit.
+"""bubblewrap: namespaces without an engine. No network, no host files but the interpreter's; no common limit of
+memory or processes.
 
 One user id inside: code of a run has the runner's own, so it can change the tree's files while it runs.
 """

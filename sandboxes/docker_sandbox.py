@@ -1,20 +1,24 @@
 """Docker: one container per sandbox, with the guest runner as its first process.
 
-The container has no network, a read-only root, and all capabilities dropped but the five that the runner needs to give up
-its identity, to kill what a run left and to clean up; target code runs as `nobody` with none. Its standard input is the
-stream to the guest: when that closes, whatever ended the owner, the guest ends, and the engine removes the container.
+The container has no network, a read-only root, and all capabilities dropped but the five that the runner needs to give
+up its identity, to kill what a run left and to clean up; target code runs as `nobody` with none. Its standard input is
+the stream to the guest: when that closes, whatever ended the owner, the guest ends, and the engine removes the
+container.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import socket
 import struct
+import tarfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -29,7 +33,9 @@ DEFAULT_IMAGE = "python:3.11-slim"
 LABEL = "repo-agent"
 GUEST_CAPABILITIES = ["SETUID", "SETGID", "KILL", "DAC_OVERRIDE", "FOWNER"]
 TREE, SCRATCH = "/work", ["/tmp", "/dev/shm"]
-BUILD_ENVIRONMENT = ("PIP_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+BUILD_ENVIRONMENT = ("PIP_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+BUILD_CERTIFICATES = "/tmp/repo-agent-certificates.pem"
 _FAULTS = (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
@@ -82,7 +88,8 @@ class DockerBackend:
             return str(self._client.images.pull(*_name_and_tag(name)).id)
         except _FAULTS as error:
             raise SandboxUnavailable(
-                f"Docker has no image {name} and cannot pull it: name another with --base-image or REPO_AGENT_BASE_IMAGE"
+                f"Docker has no image {name} and cannot pull it: "
+                "name another with --base-image or REPO_AGENT_BASE_IMAGE"
             ) from error
 
     def _with_pytest(self, image: str) -> str:
@@ -96,20 +103,27 @@ class DockerBackend:
 
     def _derive(self, image: str, tag: str) -> str:
         """Install pytest once. The host's pip settings reach the installation, and never the image."""
-        environment = {key: value for key, value in os.environ.items() if key.startswith(BUILD_ENVIRONMENT)}
+        environment, certificates = _build_environment()
         install = ["python3", "-m", "pip", "install", "--no-cache-dir", "--root-user-action=ignore", "pytest"]
         with _engine("build an image with pytest"):
             container = self._client.containers.create(
-                image, ["sleep", "600"], labels=self._labels(), entrypoint=[], user="0:0", network_mode="host"
+                image,
+                ["sleep", "600"],
+                labels=self._labels(),
+                entrypoint=[],
+                user="0:0",
+                network_mode="host",
+                hostname="sandbox",
+                use_config_proxy=False,
             )
             try:
                 container.start()
+                container.put_archive("/", certificates)
                 code, output = container.exec_run(install, environment=environment)
                 if code:
-                    raise SandboxUnavailable(
-                        f"pytest is not in image {self._base_image} and cannot be installed there: "
-                        + output.decode(errors="replace").strip().splitlines()[-1]
-                    )
+                    said = bytes(output).decode(errors="replace").strip().splitlines()[-1:]  # type: ignore[arg-type]
+                    raise SandboxUnavailable(f"pytest is not in image {image} and cannot be installed there: {said}")
+                container.exec_run(["rm", "-f", BUILD_CERTIFICATES])
                 made = container.commit(*_name_and_tag(tag), conf={"Cmd": ["python3"], "Labels": {LABEL: "image"}})
                 return str(made.id)
             finally:
@@ -140,7 +154,7 @@ class DockerBackend:
     def close(self) -> None:
         """Remove every container of this run."""
         with _engine("remove containers"):
-            mine = {"label": f"{LABEL}.run={self.run_id}"}
+            mine: dict[str, str | list[str] | bool] = {"label": f"{LABEL}.run={self.run_id}"}
             for container in self._client.containers.list(all=True, filters=mine, ignore_removed=True):
                 with contextlib.suppress(docker.errors.APIError):  # it is going already
                     container.remove(force=True)
@@ -163,6 +177,19 @@ def _host_config(resources: Resources) -> dict[str, Any]:
         "shm_size": 64 * 2**20,
         "tmpfs": {TREE: f"{size},mode=1777", "/tmp": f"{size},mode=1777"},
     }
+
+
+def _build_environment() -> tuple[dict[str, str], bytes]:
+    """Variables for an installation inside a container, and a tar archive of the host's certificates that they name."""
+    environment = {key: value for key, value in os.environ.items() if key.upper().startswith(BUILD_ENVIRONMENT)}
+    environment["PIP_BREAK_SYSTEM_PACKAGES"] = "1"
+    archive = io.BytesIO()
+    named = [Path(os.environ[key]) for key in CERTIFICATES if os.environ.get(key)]
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        if named and named[0].is_file():
+            tar.add(named[0].resolve(), BUILD_CERTIFICATES)
+            environment |= dict.fromkeys(CERTIFICATES, BUILD_CERTIFICATES)
+    return environment, archive.getvalue()
 
 
 def _name_and_tag(name: str) -> tuple[str, str | None]:
@@ -193,6 +220,7 @@ class _ContainerChannel:
         self._client, self._container = client, container
         self._output, self._errors = bytearray(), bytearray()
         self._open = True
+        self._in_use = threading.Lock()
         try:
             streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
             self._attached = client.api.attach_socket(container, params=streams)
@@ -204,12 +232,17 @@ class _ContainerChannel:
 
     def send(self, data: bytes) -> None:
         try:
-            self._socket.settimeout(60)
-            self._socket.sendall(data)
+            with self._in_use:
+                self._socket.settimeout(60)
+                self._socket.sendall(data)
         except OSError as error:
             raise self._lost() from error
 
     def receive(self, size: int, deadline: float) -> bytes:
+        with self._in_use:
+            return self._receive(size, deadline)
+
+    def _receive(self, size: int, deadline: float) -> bytes:
         while len(self._output) < size:
             kind, length = struct.unpack(">B3xI", self._read(8, deadline))
             (self._errors if kind == 2 else self._output).extend(self._read(length, deadline))
@@ -239,13 +272,14 @@ class _ContainerChannel:
         return SandboxError("the container ended unexpectedly" + (f": {said[-1]}" if said else ""))
 
     def close(self) -> None:
+        """Remove the container; a read in another thread then ends with SandboxError."""
         if not self._open:
             return
         self._open = False
-        with contextlib.suppress(AttributeError, OSError):  # a thread that is reading wakes up, whoever it is
+        with contextlib.suppress(AttributeError, OSError):  # wakes up a thread that is reading
             self._socket.shutdown(socket.SHUT_RDWR)
-        with contextlib.suppress(AttributeError, OSError):
-            self._attached.close()
-            self._socket.close()
         with contextlib.suppress(*_FAULTS):  # auto-removal may have been faster
             self._client.api.remove_container(self._container, force=True)
+        with self._in_use, contextlib.suppress(AttributeError, OSError):  # its descriptor is not taken away before
+            self._attached.close()
+            self._socket.close()

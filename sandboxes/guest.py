@@ -1,9 +1,9 @@
 """The runner inside a sandbox: standard library and pytest only, Python 3.6 and newer. It is sent as source text.
 
-It answers requests on standard input with replies on standard output, one frame each (4 bytes of length, then JSON): `base`
-keeps a tree, `run` lays that tree out fresh with edits over it and forks a child for the command. The runner has pytest
-imported, so a run of it costs a fork. The child gives up its privileges before it touches a byte of the tree; what it leaves
-running is killed.
+It answers requests on standard input with replies on standard output, one frame each (4 bytes of length, then JSON):
+`base` keeps a tree, `run` lays that tree out fresh with edits over it and forks a child for the command. The runner has
+pytest imported, so a run of it costs a fork. The child gives up its privileges before it touches a byte of the tree;
+what it leaves running is killed.
 """
 
 import base64
@@ -25,12 +25,14 @@ MAX_RECORDS = 16 * 2**20
 MAX_LINES = 200000
 KILL_S = 10.0
 NOBODY = 65534
+RLIMIT_MSGQUEUE = 12
 ROOT_MARK, HOME_MARK = "<repository>", "/tmp"
 Entry = Tuple[str, str]  # mode, content in base 64
 RunPytest = Callable[[Dict[str, Any], str, int], int]
 
 
 # ---- the channel
+
 
 def read_frame(stream: BinaryIO) -> Optional[Dict[str, Any]]:
     head = stream.read(4)
@@ -50,14 +52,17 @@ def write_frame(stream: BinaryIO, message: Dict[str, Any]) -> None:
     stream.flush()
 
 
-def serve(options: Dict[str, Any], run_pytest: RunPytest) -> None:
+def serve(options: Dict[str, Any], run_pytest: RunPytest, warm_up: Callable[[str], None]) -> None:
     """Answer requests until standard input ends."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1):
         os.dup2(null, fd)
-    signal.signal(signal.SIGTERM, terminate)
+    # where the run has the runner's own user, the first process of a namespace is safe from it without handlers only
+    signal.signal(signal.SIGTERM, terminate if options["separate_user"] or os.getpid() != 1 else signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL if os.getpid() == 1 else signal.SIG_IGN)
     runner = Runner(options, run_pytest, [requests.fileno(), replies.fileno()])
+    warm_up(options["scratch"][0])
     write_frame(replies, {"protocol": PROTOCOL, "python": sys.version.split()[0], "pytest": pytest_version()})
     while True:
         request = read_frame(requests)
@@ -81,6 +86,7 @@ def pytest_version() -> str:
 
 
 # ---- one run
+
 
 class Runner:
     """Runs one command at a time in one place."""
@@ -188,8 +194,8 @@ class Runner:
                 os.kill(pid, signal.SIGKILL)
                 status = os.waitpid(pid, 0)[1]
         self.kill_the_rest()
-        for fd in sinks:
-            drain(fd, sinks[fd])
+        for fd, sink in sinks.items():
+            drain(fd, sink)
             os.close(fd)
         return status, timed_out
 
@@ -232,6 +238,7 @@ class Runner:
         """Become the process of the run: its streams, limits, user, environment and directory."""
         os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         for fd in self.keep_closed + close:
             os.close(fd)
         os.dup2(output_w, 1)
@@ -241,6 +248,8 @@ class Runner:
         prctl(4, 1)  # PR_SET_DUMPABLE: the run may look at its own files under /proc
         prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it does not outlive its runner
         os.environ.clear()
+        for name in ("LINES", "COLUMNS"):  # readline, which pytest imports, sets them behind Python's back
+            os.unsetenv(name)
         os.environ.update(dict(request["env"], HOME=self.home, TMPDIR=self.home))
         os.chdir(self.root)
 
@@ -249,6 +258,7 @@ class Runner:
         resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
         resource.setrlimit(resource.RLIMIT_FSIZE, (limits["file_bytes"], limits["file_bytes"]))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(RLIMIT_MSGQUEUE, (0, 0))  # message queues would stay after the run
         if self.memory:
             resource.setrlimit(resource.RLIMIT_AS, (self.memory, self.memory))
         prefer_as_victim()
@@ -264,6 +274,8 @@ class Runner:
             sys.argv = ["pytest"]
             return self.run_pytest(command, self.root, records_w)
         os.close(records_w)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, other programs count on them
+            signal.signal(number, signal.SIG_DFL)
         try:
             os.execvp(command[0], command)
         except OSError as error:
@@ -298,7 +310,7 @@ class Capped:
         self.tail += data[room:]
         if len(self.tail) > 2 * self.half:
             self.dropped += len(self.tail) - self.half
-            del self.tail[:len(self.tail) - self.half]
+            del self.tail[: len(self.tail) - self.half]
 
     def text(self) -> Tuple[str, bool]:
         extra = max(0, len(self.tail) - self.half)
@@ -332,9 +344,10 @@ def write_entry(full: str, mode: str, content: bytes) -> None:
 def all_parents(folders: Iterable[str], root: str) -> Set[str]:
     found = {root}
     for folder in folders:
-        while len(folder) > len(root):
-            found.add(folder)
-            folder = os.path.dirname(folder)
+        parent = folder
+        while len(parent) > len(root):
+            found.add(parent)
+            parent = os.path.dirname(parent)
     return found
 
 

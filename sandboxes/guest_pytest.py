@@ -6,6 +6,7 @@ Target code shares this process: what it could do to the reporter is what the ca
 
 import ast
 import builtins
+import gc
 import json
 import os
 import random
@@ -23,6 +24,18 @@ except ImportError:  # an image without pytest still runs plain commands
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 MAX_MESSAGE = 4000
 EQUAL = "__repo_agent_equal__"
+
+
+def warm_up(place: str) -> None:
+    """Run pytest once over an empty directory, before any target is known: a fork then finds every module imported and
+    every entry point read, and the collector has nothing old to look at.
+    """
+    if pytest is None:
+        return
+    pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", place, place])
+    gc.collect()
+    if hasattr(gc, "freeze"):
+        gc.freeze()
 
 
 def run_pytest(command: Dict[str, Any], root: str, records_w: int) -> int:
@@ -63,12 +76,14 @@ class Reports:
             text = text[: MAX_MESSAGE // 2] + "\n[...]\n" + text[-MAX_MESSAGE // 2 :]
         return text
 
-    def limited(self) -> Generator[None, Any, None]:
+    def limited(self, item: Any) -> Generator[None, Any, None]:
         alarm = Alarm(self.command["test_cpu_s"], self.command["test_wall_s"])
         try:
             yield
         finally:
             alarm.cancel()
+            if alarm.rang and self.command["max_failures"]:
+                item.session.shouldstop = "a test went over its limit"
 
 
 def reporter_class() -> Any:
@@ -89,15 +104,15 @@ def reporter_class() -> Any:
 
         @wrapper
         def pytest_runtest_setup(self, item: Any) -> Generator[None, Any, None]:
-            yield from self.limited()
+            yield from self.limited(item)
 
         @wrapper
         def pytest_runtest_call(self, item: Any) -> Generator[None, Any, None]:
-            yield from self.limited()
+            yield from self.limited(item)
 
         @wrapper
         def pytest_runtest_teardown(self, item: Any) -> Generator[None, Any, None]:
-            yield from self.limited()
+            yield from self.limited(item)
 
         def pytest_collection_modifyitems(self, items: List[Any]) -> None:
             for canary in self.command["canaries"]:
@@ -145,11 +160,13 @@ class Alarm:
 
     def __init__(self, cpu_s: float, wall_s: float) -> None:
         self.limits = {signal.SIGPROF: "%g s of CPU time" % cpu_s, signal.SIGALRM: "%g s" % wall_s}
+        self.rang = False
         self.old = {number: signal.signal(number, self.ring) for number in self.limits}
         signal.setitimer(signal.ITIMER_PROF, cpu_s, 1.0)
         signal.setitimer(signal.ITIMER_REAL, wall_s, 1.0)
 
     def ring(self, number: int, _frame: Any) -> None:
+        self.rang = True
         pytest.fail("Timeout: over the limit of %s for one test" % self.limits[signal.Signals(number)], pytrace=False)
 
     def cancel(self) -> None:
@@ -164,7 +181,7 @@ class StrictEquality(ast.NodeTransformer):
 
     def __init__(self, reporter: Reports) -> None:
         self.reporter = reporter
-        self.test_files = set()  # type: Set[str]
+        self.test_files: Set[str] = set()
 
     def install(self) -> None:
         setattr(builtins, EQUAL, self.equal)
@@ -177,7 +194,7 @@ class StrictEquality(ast.NodeTransformer):
             ast.fix_missing_locations(module)
             rewrite(module, *args, **kwargs)
 
-        assertion_rewrite.rewrite_asserts = strict
+        assertion_rewrite.rewrite_asserts = strict  # type: ignore[assignment]
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)

@@ -40,7 +40,7 @@ made = {}
 for name, source in boot["modules"]:
     module = made[name] = types.ModuleType(name)
     exec(compile(source, "<%s>" % name, "exec"), module.__dict__)
-made["guest"].serve(boot["options"], made["guest_pytest"].run_pytest)
+made["guest"].serve(boot["options"], made["guest_pytest"].run_pytest, made["guest_pytest"].warm_up)
 """
 
 
@@ -140,7 +140,10 @@ def _run_request(tree: Workspace, command: Command, environment: dict[str, str])
 
 def _result(reply: dict[str, Any]) -> ExecResult:
     try:
-        records = [TestRecord(str(r["id"]), str(r["outcome"]), str(r["message"]), float(r["seconds"])) for r in reply["records"]]
+        records = [
+            TestRecord(str(r["id"]), str(r["outcome"]), str(r["message"]), float(r["seconds"]))
+            for r in reply["records"]
+        ]
         tampered = [record.message for record in records if record.outcome == "tampered"]
         return ExecResult(
             exit_code=int(reply["exit_code"]),

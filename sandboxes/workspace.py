@@ -1,7 +1,7 @@
 """The state of an episode as a value: an immutable file tree under edits.
 
-A `Tree` is read-only and never changes. A `Workspace` is a tree plus an overlay of edits; `write` returns a new one, so a
-fork is a reference, an undo is the older reference, and `digest` identifies the state on any machine.
+A `Tree` is read-only and never changes. A `Workspace` is a tree plus an overlay of edits; `write` returns a new one, so
+a fork is a reference, an undo is the older reference, and `digest` identifies the state on any machine.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
+
+MAX_LINKS = 40
+"""Symbolic links that one path may lead through, as in Linux."""
 
 
 class PathError(ValueError):
@@ -80,7 +83,9 @@ class MappingTree:
 
     def __init__(self, files: Mapping[str, File | bytes]) -> None:
         self._files = {
-            path: file if isinstance(file, File) else File(file) for path, file in sorted(files.items()) if _checked(path)
+            path: file if isinstance(file, File) else File(file)
+            for path, file in sorted(files.items())
+            if _checked(path)
         }
         self.paths = tuple(self._files)
 
@@ -95,8 +100,8 @@ class MappingTree:
 class DirectoryTree:
     """A tree over a directory of the host, which must not change while the tree is in use.
 
-    Each file is read once and kept, so that a second grep costs no I/O; symbolic links are taken as links, never followed.
-    Directories named in `skip` are left out at any depth.
+    Each file is read once and kept, so that a second grep costs no I/O; symbolic links are taken as links, never
+    followed. Directories named in `skip` are left out at any depth.
     """
 
     def __init__(self, root: Path, skip: frozenset[str] = frozenset({".git", "__pycache__"})) -> None:
@@ -215,16 +220,28 @@ class Workspace:
             PathError: a link leaves the tree, or the links form a loop.
         """
         done: list[str] = []
-        todo = [part for part in path.split("/") if part != "."]
-        for _ in range(len(todo) + 1000):
-            if not todo:
-                return "/".join(done) or "."
-            here = "/".join([*done, todo.pop(0)])
-            if here not in self or self.file(here).mode is not Mode.SYMLINK:
-                done = here.split("/")
-                continue
-            done, todo = _follow(here, self.file(here).content.decode(errors="replace"), todo)
-        raise PathError(f"too many symbolic links: {path!r}")
+        todo, links = path.split("/"), 0
+        while todo:
+            part = todo.pop(0)
+            here = "/".join([*done, part])
+            if part == "..":
+                if not done:
+                    raise PathError(f"a symbolic link leaves the repository: {path!r}")
+                done.pop()
+            elif here in self and self.file(here).mode is Mode.SYMLINK:
+                links += 1
+                todo = self._target(here) + todo
+                if links > MAX_LINKS:
+                    raise PathError(f"too many symbolic links: {path!r}")
+            elif part not in ("", "."):
+                done.append(part)
+        return "/".join(done) or "."
+
+    def _target(self, link: str) -> list[str]:
+        target = self.file(link).content.decode(errors="replace")
+        if target.startswith("/"):
+            raise PathError(f"a symbolic link leaves the repository: {link!r}")
+        return target.split("/")
 
     def write(self, path: str, content: bytes) -> Workspace:
         """A workspace in which `path` holds `content`; the mode of an existing file is kept.
@@ -264,30 +281,25 @@ class Workspace:
         return self.base.file(path) if self._in_base(path) else None
 
 
-def _follow(link: str, target: str, rest: list[str]) -> tuple[list[str], list[str]]:
-    """Where a walk goes on after a link: (parts already resolved, parts to walk)."""
-    if target.startswith("/"):
-        raise PathError(f"a symbolic link leaves the repository: {link!r}")
-    walked = link.split("/")[:-1]
-    todo: list[str] = []
-    for part in target.split("/"):
-        if part == ".." and todo:
-            todo.pop()
-        elif part == "..":
-            if not walked:
-                raise PathError(f"a symbolic link leaves the repository: {link!r}")
-            walked.pop()
-        elif part not in ("", "."):
-            todo.append(part)
-    return walked, todo + rest
-
-
 def _file_diff(path: str, old: File | None, new: File | None) -> str:
-    try:
-        before = (old.content if old else b"").decode().splitlines(keepends=True)
-        after = (new.content if new else b"").decode().splitlines(keepends=True)
-    except UnicodeDecodeError:
-        return f"Binary file {path} changed\n"
-    names = (f"a/{path}" if old else "/dev/null", f"b/{path}" if new else "/dev/null")
+    """One file's part of a patch, in git's form: that one knows modes, and files that come or go empty."""
+    head = f"diff --git a/{path} b/{path}\n"
+    head += f"new file mode {new.mode}\n" if new and not old else ""
+    head += f"deleted file mode {old.mode}\n" if old and not new else ""
+    before, after = (_lines(file.content) if file else [] for file in (old, new))
+    if before is None or after is None:
+        return head + f"Binary files a/{path} and b/{path} differ\n"
+    tab = "\t" if " " in path else ""
+    names = (f"a/{path}{tab}" if old else "/dev/null", f"b/{path}{tab}" if new else "/dev/null")
     lines = difflib.unified_diff(before, after, *names)
-    return "".join(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in lines)
+    return head + "".join(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in lines)
+
+
+def _lines(content: bytes) -> list[str] | None:
+    """Lines that end at newlines only, as in a patch; None for content that is not text."""
+    try:
+        lines = [line + "\n" for line in content.decode().split("\n")]
+    except UnicodeDecodeError:
+        return None
+    lines[-1] = lines[-1][:-1]
+    return None if b"\0" in content else lines if lines[-1] else lines[:-1]

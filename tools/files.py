@@ -5,8 +5,10 @@ A tool's fault (no such file, not editable, a bad pattern, …) is a result that
 
 from __future__ import annotations
 
+import re
+import string
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -21,6 +23,9 @@ MAX_FILE_BYTES = 5 * 2**20
 MAX_RESULT_CHARS = 100_000
 MAX_LINE_CHARS = 400
 GREP_LIMIT_S = 2.0
+_RECURSION = re.compile(r"\(\?(R|&|P>|[+-]?\d)")
+"""Subpattern calls: their stack takes memory by the gigabyte."""
+_PLAIN = string.ascii_letters + string.digits + "_ "
 
 
 class ToolErrorKind(StrEnum):
@@ -120,9 +125,7 @@ def read_file(state: FileState, args: ReadFile) -> tuple[FileState, ToolResult]:
     return state.with_unseen(path, unseen), ToolResult(content=text, truncated=cut or args.start_line > 1)
 
 
-def write_file(
-    state: FileState, args: WriteFile, editable: Callable[[str], bool]
-) -> tuple[FileState, ToolResult]:
+def write_file(state: FileState, args: WriteFile, editable: Callable[[str], bool]) -> tuple[FileState, ToolResult]:
     """Replace or make a file that the task allows to be edited."""
     path = clean_path(args.rel_path)
     if not editable(path):
@@ -130,7 +133,8 @@ def write_file(
     if state.unseen.get(path) and path in state.workspace:
         raise ToolFault(
             ToolErrorKind.PARTLY_SEEN,
-            f"{path!r} was only read in part, and writing it would lose the rest: read the other lines first (start_line)",
+            f"{path!r} was only read in part, and writing it would lose the rest: "
+            "read the other lines first (start_line)",
         )
     existed = path in state.workspace
     workspace = state.workspace.write(path, args.content.encode())
@@ -141,14 +145,15 @@ def write_file(
 
 def grep(workspace: Workspace, args: Grep) -> ToolResult:
     """`path:line: text` per match. Ends within GREP_LIMIT_S whatever the pattern."""
+    if _RECURSION.search(args.pattern):
+        raise ToolFault(ToolErrorKind.BAD_PATTERN, "bad regular expression: a pattern may not call itself")
     try:
         pattern = regex.compile(args.pattern)
     except (regex.error, RecursionError, OverflowError, ValueError) as error:
         raise ToolFault(ToolErrorKind.BAD_PATTERN, f"bad regular expression: {error}") from error
     search = _Search(pattern, literal_prefix(args.pattern), time.monotonic() + GREP_LIMIT_S)
     lines: list[str] = []
-    paths = [_existing(workspace, args.rel_dir)] if _is_file(workspace, args.rel_dir) else _below(workspace, args.rel_dir)
-    for path in paths:
+    for path in _searched(workspace, args.rel_dir):
         file = workspace.file(path)
         if file.mode is Mode.SYMLINK or len(file.content) > MAX_FILE_BYTES or b"\0" in file.content[:8192]:
             continue
@@ -174,8 +179,8 @@ class _Search:
     def _matches(self, line: str) -> bool:
         try:
             left = self.deadline - time.monotonic()
-            return left > 0 and self.pattern.search(line, timeout=left, concurrent=True) is not None or self._over()
-        except TimeoutError:
+            return (left > 0 and self.pattern.search(line, timeout=left, concurrent=True) is not None) or self._over()
+        except (TimeoutError, MemoryError):
             raise self._slow() from None
 
     def _over(self) -> bool:
@@ -214,8 +219,8 @@ def lines_of(text: str) -> list[str]:
 
 def literal_prefix(pattern: str) -> bytes:
     """Text that every match of the pattern begins with; empty where that is not plain to see."""
-    plain = regex.match(r"[A-Za-z0-9_ ]*", pattern).group()  # type: ignore[union-attr]
-    rest = pattern[len(plain) :]
+    rest = pattern.lstrip(_PLAIN)
+    plain = pattern[: len(pattern) - len(rest)]
     if "|" in pattern or "(?" in pattern:
         return b""
     return (plain[:-1] if rest[:1] in ("*", "?", "{", "+") else plain).encode()
@@ -229,6 +234,15 @@ def _bounded(text: str, truncated: bool = False) -> ToolResult:
 
 def _is_file(workspace: Workspace, path: str) -> bool:
     return workspace.resolve(clean_path(path)) in workspace
+
+
+def _searched(workspace: Workspace, path: str) -> Iterable[str]:
+    """The files below a directory, or the one that was named: that must be text."""
+    if not _is_file(workspace, path):
+        return _below(workspace, path)
+    found = _existing(workspace, path)
+    _text(workspace, found)
+    return [found]
 
 
 def _existing(workspace: Workspace, path: str) -> str:

@@ -1,8 +1,8 @@
 """The JSON tool protocol: one assistant message is one JSON object.
 
-`{"type": "tool_call", "name": …, "args": {…}}` calls a tool, `{"type": "final", "summary": …}` ends the episode. What a model
-writes instead is never raised away: `parse` always returns a `ToolCall`, with the problem named, and with `repaired` set where
-the intended call could still be read.
+`{"type": "tool_call", "name": …, "args": {…}}` calls a tool, `{"type": "final", "summary": …}` ends the episode. What a
+model writes instead is never raised away: `parse` always returns a `ToolCall`, with the problem named, and with
+`repaired` set where the intended call could still be read.
 """
 
 from __future__ import annotations
@@ -133,6 +133,7 @@ def arguments(call: ToolCall) -> BaseModel:
 
 def parse(text: str, cut_off: bool = False) -> ToolCall:
     """Read one assistant message. `cut_off`: the completion ended at its token limit."""
+    text = text.encode(errors="replace").decode()  # half of a surrogate pair cannot be stored
     try:
         return _from_value(json.loads(text), text)
     except (ValueError, RecursionError):
@@ -188,7 +189,7 @@ def _ends_early(text: str) -> bool:
         json.JSONDecoder(strict=False).raw_decode(body)
     except json.JSONDecodeError as error:
         return bool(body) and (error.pos >= len(body.rstrip()) or error.msg.startswith("Unterminated string"))
-    except RecursionError:
+    except (ValueError, RecursionError):
         return False
     return False
 
@@ -206,7 +207,8 @@ def _from_value(value: object, raw: str) -> ToolCall:
         detail = f"unknown tool {str(name)[:100]!r}; the tools are {', '.join(TOOLS)}"
         return ToolCall(raw=raw, problem=ParseProblem.UNKNOWN_TOOL, detail=detail)
     if extra:
-        return ToolCall(name=name, raw=raw, problem=ParseProblem.BAD_ARGUMENTS, detail=f"unexpected key {extra[0][:100]!r}")
+        detail = f"unexpected key {extra[0][:100]!r}"
+        return ToolCall(name=name, raw=raw, problem=ParseProblem.BAD_ARGUMENTS, detail=detail)
     return _checked(name, TOOLS[name], args, raw)
 
 
