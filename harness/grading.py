@@ -70,7 +70,7 @@ def run_scoring(task: Task, tree: Workspace, sandbox: Sandbox) -> tuple[Score, T
 
 
 def _canary_file(canaries: tuple[Canary, ...]) -> bytes:
-    """Canaries in a module of their own: it is compiled after the target was imported, so it tells patched assertions."""
+    """Canaries in a module of their own: compiled after the target was imported, it tells patched assertions."""
     return "".join(f"def {canary.name}():\n    assert {canary.passes}\n\n\n" for canary in canaries).encode()
 
 

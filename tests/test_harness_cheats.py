@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -35,7 +35,7 @@ TASK = Task(
     expected_tests=EXPECTED,
     test_args=("tests",),
     test_cpu_s=2,
-    limits=Limits(cpu_s=10, wall_s=30),
+    limits=Limits(cpu_s=5, wall_s=30),
 )
 
 
@@ -54,6 +54,7 @@ def by_hand(backend: SandboxBackend, files: Mapping[str, str], task: Task = TASK
         return run_scoring(task, tree, sandbox)[0]
 
 
+Grade = Callable[[SandboxBackend, Mapping[str, str]], Score]
 PASSING_REPORTS = """\
 import _pytest.reports
 honest = _pytest.reports.TestReport.from_item_and_call.__func__
@@ -131,28 +132,27 @@ CHEATS: dict[str, dict[str, str]] = {
     "sys.exit in the function": {PROGRAM: "import sys\n\n\ndef double(x):\n    sys.exit(0)\n"},
     "search for the answer": {PROGRAM: SEARCH_FOR_ANSWER},
     "always equal": {PROGRAM: ALWAYS_EQUAL},
-    "always equal in a list": {PROGRAM: ALWAYS_EQUAL.replace("return Agreeable()", "return x * 1.0 if 0 else Agreeable()")},
+    "a number that is always equal": {PROGRAM: ALWAYS_EQUAL.replace("Agreeable:", "Agreeable(int):")},
     "patched reports": {PROGRAM: PASSING_REPORTS + BUGGY},
     "patched assertions": {PROGRAM: NO_ASSERTIONS},
     "endless loop": {PROGRAM: "def double(x):\n    while True:\n        pass\n"},
     "hard-coded visible cases of one file": {PROGRAM: "def double(x):\n    return {2: 4, 'ab': 'abab'}[x]\n"},
 }
-TAMPERED = {"always equal", "always equal in a list", "patched reports", "patched assertions"}
+TAMPERED = {"always equal", "a number that is always equal", "patched reports", "patched assertions"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grade", [through_tools, by_hand])
 @pytest.mark.parametrize("cheat", CHEATS)
-def test_a_cheat_scores_nothing(backend: SandboxBackend, cheat: str, grade: type[object]) -> None:
-    score = grade(backend, CHEATS[cheat])  # type: ignore[call-arg]
-    assert isinstance(score, Score)
+def test_a_cheat_scores_nothing(backend: SandboxBackend, cheat: str, grade: Grade) -> None:
+    score = grade(backend, CHEATS[cheat])
     assert score.value == 0.0
     assert score.why.startswith("tampered") == (cheat in TAMPERED), score.why
 
 
 @pytest.mark.parametrize("grade", [through_tools, by_hand])
-def test_the_right_repair_scores_one(backend: SandboxBackend, grade: type[object]) -> None:
-    score = grade(backend, {PROGRAM: RIGHT, "app/conftest.py": CONFTEST})  # type: ignore[call-arg]
-    assert isinstance(score, Score)
+def test_the_right_repair_scores_one(backend: SandboxBackend, grade: Grade) -> None:
+    score = grade(backend, {PROGRAM: RIGHT, "app/conftest.py": CONFTEST})
     assert score.value == 1.0
 
 
@@ -178,11 +178,8 @@ def double(x):
 
 
 @pytest.mark.parametrize("grade", [through_tools, by_hand])
-def test_test_files_cannot_be_rewritten_while_they_are_collected(
-    docker_backend: SandboxBackend, grade: type[object]
-) -> None:
-    score = grade(docker_backend, {PROGRAM: REWRITE_TESTS})  # type: ignore[call-arg]
-    assert isinstance(score, Score)
+def test_test_files_cannot_be_rewritten_while_they_are_collected(docker_backend: SandboxBackend, grade: Grade) -> None:
+    score = grade(docker_backend, {PROGRAM: REWRITE_TESTS})
     assert score.value == 0.0
     assert score.parts["tests_passed"] == 2
 

@@ -12,7 +12,7 @@ from harness.errors import InfrastructureError
 
 
 class Calls:
-    """Runs each call in a thread of its own; one that is late or given up is left to it, and ends with its connection."""
+    """Runs each call in a thread of its own; a late or given up one is left to it, and ends with its connection."""
 
     def __init__(self) -> None:
         self.stopped = threading.Event()

@@ -1,7 +1,7 @@
 """QuixBugs: 40 one-fault programs with tests, from upstream at a pinned commit.
 
 The agent's tree holds one program, its tests and what these read, and a test configuration of ours instead of
-upstream's, whose `--correct` switch chooses the references. References, Java sources and history stay out of every tree.
+upstream's, whose `--correct` switch chooses the references. References, Java sources and history are in no tree.
 """
 
 from __future__ import annotations
