@@ -25,6 +25,12 @@ MAX_LINE_CHARS = 400
 GREP_LIMIT_S = 2.0
 _RECURSION = re.compile(r"\(\?(R|&|P>|[+-]?\d)")
 """Subpattern calls: their stack takes memory by the gigabyte."""
+_WITHIN_LINE = re.compile(
+    r"(?:\\[wdb.()\[\]{}*+?|^$\\]"
+    r"|[\w ,:;=<>\"'/@#%&!~.-]|\[[A-Za-z0-9_.,-]+\]|\((?!\?)|[)|]"
+    r"|[*+?](?!\+)|\{\d+(?:,\d*)?\}(?!\+))+"
+)
+"""Patterns of which no part can match a line's end: a match lies in one line, so a whole file is searched at once."""
 _PLAIN = string.ascii_letters + string.digits + "_ "
 
 
@@ -151,7 +157,8 @@ def grep(workspace: Workspace, args: Grep) -> ToolResult:
         pattern = regex.compile(args.pattern)
     except (regex.error, RecursionError, OverflowError, ValueError) as error:
         raise ToolFault(ToolErrorKind.BAD_PATTERN, f"bad regular expression: {error}") from error
-    search = _Search(pattern, literal_prefix(args.pattern), time.monotonic() + GREP_LIMIT_S)
+    within_line = _WITHIN_LINE.fullmatch(args.pattern) is not None
+    search = _Search(pattern, literal_prefix(args.pattern), within_line, time.monotonic() + GREP_LIMIT_S)
     lines: list[str] = []
     for path in _searched(workspace, args.rel_dir):
         file = workspace.file(path)
@@ -168,10 +175,13 @@ def grep(workspace: Workspace, args: Grep) -> ToolResult:
 class _Search:
     pattern: regex.Pattern[str]
     literal: bytes
+    within_line: bool
     deadline: float
 
     def lines(self, content: bytes) -> Iterator[tuple[int, str]]:
         """The matching lines with their numbers."""
+        if self.literal not in content or (self.within_line and not self._matches(content.decode(errors="replace"))):
+            return
         for number, line in self._led(content) if self.literal else self._all(content):
             if self._matches(line):
                 yield number, line
