@@ -18,7 +18,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
-	$(BIN)/python -m pytest -rs -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -rs -m "not slow" -n 2 --dist loadfile $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -32,6 +32,8 @@ FIRST_PASS, LATER_PASS, LATER_BASES = 450, 100, 2
 CHUNKS = (48, 24, 12)
 """Candidates in a row on the most suspected file, on the second, on any other."""
 
+_PARSING = threading.Lock()
+"""Held while a search thinks: in CPython 3.11, `ast.parse` in several threads can raise SystemError (gh-106905)."""
 _Search = Generator[str, str, None]
 _Sources = dict[str, str]
 
@@ -206,9 +208,10 @@ class SearchPolicy:
         with self._lock:
             running = self._running.pop(said[:-1], None)
         try:
-            text = running.send(said[-1]) if running else None
-            if running is None or text is None:
-                running, text = _played(said)
+            with _PARSING:
+                text = running.send(said[-1]) if running else None
+                if running is None or text is None:
+                    running, text = _played(said)
         except StopIteration:
             raise RolloutEnd(StopReason.EXHAUSTED) from None
         with self._lock:
