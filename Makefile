@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .PHONY: eval test check format clean
 
-# a quick look: 200 candidates a task take a few minutes; `repo-agent eval` alone has the full budget
+# a quick look: 200 candidates a task take 5 to 15 minutes on 2 cores; `repo-agent eval` alone has the full budget
 eval: ARGS ?= --max-iters 200
 eval: $(STAMP)
 	$(BIN)/repo-agent eval $(ARGS)

@@ -21,6 +21,9 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Bad input is one line on standard error and exit code 2; a sandbox's fault is exit code 3."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
@@ -51,6 +54,8 @@ def _run(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> i
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a path that was given, a full disk: the machine's, not the program's fault
+        return _say(f"{error.strerror or error}: {str(error.filename or '')[:200]}", 2)
 
 
 def _say(message: str, code: int) -> int:

@@ -40,7 +40,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         raise pytest.UsageError(
             f"{metafunc.definition.nodeid}: repo_tasks needs the fixture repo_task or repo_environment"
         )
-    tasks = _ours().tasks_of(*mark.args, **mark.kwargs)
+    tasks = _ours().marked_tasks(mark.args, mark.kwargs)
     metafunc.parametrize("repo_task", tasks, ids=[task.id for task in tasks], indirect=True)
 
 

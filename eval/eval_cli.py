@@ -16,7 +16,7 @@ from rich.console import Console
 
 from eval.metrics import RolloutMetrics
 from eval.report import make_report, print_report
-from eval.run import REPORT_FILE, Run, RunConfig, RunOutcome, claim_directory
+from eval.run import REPORT_FILE, RUN_FILE, Run, RunConfig, RunOutcome, claim_directory
 from harness.budget import Budget
 from harness.cli import Parser, add_sandbox_flags, add_suite_flags, amount, at_least
 from harness.errors import UsageError
@@ -24,9 +24,9 @@ from harness.policies.litellm_policy import ServiceSettings
 from harness.policies.sources import load_source
 from harness.policy import PolicyInfo, PolicySource
 from harness.progress import progress_view
-from harness.records import Task, TestPolicy
+from harness.records import StopReason, Task, TestPolicy
 from harness.redaction import Redactor
-from harness.trace_store import TraceStore
+from harness.trace_store import TRACES, TraceStore
 from harness.versions import versions
 from sandboxes.base import SandboxBackend
 from sandboxes.choose import open_backend
@@ -42,11 +42,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--limit", type=at_least(1), help="only the first N tasks")
     add_suite_flags(made)
     _policy_flags(made)
-    made.add_argument("--test-policy", choices=[str(item) for item in TestPolicy], default="on_write")
+    made.add_argument(
+        "--test-policy",
+        choices=[str(item) for item in TestPolicy],
+        default="on_write",
+        help="when tests run: after each write and at the end (default), at the end only, or never (no score)",
+    )
     made.add_argument("--max-iters", type=at_least(1), help="steps per rollout (default: 30; 700 for search)")
     made.add_argument("--rollouts", type=at_least(1), default=1, help="rollouts per task (default: 1)")
     made.add_argument("--stop-on-loop", action="store_true", help="end a rollout when a loop is detected")
-    made.add_argument("--seed", type=at_least(0), default=0)
+    made.add_argument("--seed", type=at_least(0), default=0, help="seed of the run (default: 0)")
     add_sandbox_flags(made)
     made.add_argument("--trace-dir", type=Path, help="run directory (default: a new one under runs/)")
     made.add_argument("--report", type=Path, help="where the report goes (default: report.json in the run directory)")
@@ -59,9 +64,9 @@ def _policy_flags(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument("--model", default="", help="the model's name at the provider; for replay, a run directory")
     made.add_argument("--api-base", default="", help="address of an OpenAI-compatible server")
-    made.add_argument("--temperature", type=amount, default=0.0)
+    made.add_argument("--temperature", type=amount, default=0.0, help="of sampling (default: 0)")
     made.add_argument("--max-tokens", type=at_least(1), default=4096, help="tokens per completion (default: 4096)")
-    made.add_argument("--tool-protocol", choices=["json"], default="json")
+    made.add_argument("--tool-protocol", choices=["json"], default="json", help="how the agent calls tools")
     made.add_argument("--max-cost", type=amount, help="US dollars for the whole run")
     made.add_argument("--max-total-tokens", type=at_least(1), help="tokens for the whole run")
     made.add_argument("--request-timeout", type=amount, default=120.0, help="seconds per model call (default: 120)")
@@ -77,14 +82,20 @@ def main(argv: Sequence[str]) -> int:
     settings = ServiceSettings(args.api_base, args.request_timeout, args.attempts)
     source = load_source(args.llm_provider, args.model, settings, budget, suite.reference)
     backend, notices = open_backend(args.sandbox, args.base_image, source.info.trusted)
-    signal.signal(signal.SIGTERM, _interrupt)
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return _evaluate(args, suite, tasks, source, backend, budget, notices)
     finally:
         backend.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """The first interruption ends the run; others are not heard, so that what was done is still reported."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    print("repo-agent: interrupted: ending the rollouts under way", file=sys.stderr)
     raise KeyboardInterrupt
 
 
@@ -99,22 +110,20 @@ def _evaluate(
 ) -> int:
     config = _config(args, suite, tasks, source.info, backend)
     directory = args.trace_dir or _new_directory(config)
-    about: dict[str, object] = {
-        "versions": versions(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "notices": notices,
-    }
-    where = _writable(args.report) if args.report else directory / REPORT_FILE
+    sandbox: dict[str, str | bool] = {"name": backend.name, **vars(backend.promises), **backend.about}
+    about: dict[str, object] = {"sandbox": sandbox, "versions": versions(), "notices": notices}
+    about["started"] = datetime.now(UTC).isoformat(timespec="seconds")
+    jobs = [(task, index) for index in range(config.rollouts) for task in tasks]
+    for task, index in jobs:
+        source.policy(task, index)  # whatever it lacks is said before the run
+    where = _writable(args.report, directory) if args.report else directory / REPORT_FILE
     claim_directory(directory, config, about)
-    for notice in notices:
-        print(f"repo-agent: {notice}", file=sys.stderr)
+    for line in (f"{len(jobs)} rollouts of {config.policy} on {suite.name}, sandbox {backend.name}", *notices):
+        print(f"repo-agent: {line}", file=sys.stderr)
     began = time.monotonic()
-    with TraceStore(directory) as store, progress_view(len(tasks) * config.rollouts) as progress:
-        run = Run(
-            config, suite, source, backend, store, budget, lambda done: progress.done(_line(done), bool(done.solved))
-        )
-        outcome = run.play(tasks, args.num_workers)
-    sandbox: dict[str, str | bool] = {"name": backend.name, **vars(backend.promises)}
+    with TraceStore(directory) as store, progress_view(len(jobs)) as progress:
+        run = Run(config, suite, source, backend, store, budget, lambda m: progress.done(_line(m), bool(m.solved)))
+        outcome = run.play(jobs, args.num_workers)
     report = make_report(config, outcome, versions(), sandbox, notices, time.monotonic() - began)
     where.write_text(Redactor()(report.model_dump_json(indent=2)) + "\n", encoding="utf-8")
     print_report(report, Console(width=None if sys.stdout.isatty() else 140))
@@ -151,8 +160,10 @@ def _new_directory(config: RunConfig) -> Path:
     return next(path for path in (Path("runs") / name for name in names) if not path.exists())
 
 
-def _writable(path: Path) -> Path:
+def _writable(path: Path, directory: Path) -> Path:
     """The path, once it is sure that a report can be written there: better now than after the run."""
+    if path.resolve() in ((directory / RUN_FILE).resolve(), (directory / TRACES).resolve()):
+        raise UsageError(f"--report {path} would overwrite the run's own file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("a", encoding="utf-8").close()
@@ -170,4 +181,5 @@ def _line(metrics: RolloutMetrics) -> str:
 def _exit_code(outcome: RunOutcome) -> int:
     if outcome.interrupted:
         return EXIT_INTERRUPTED
-    return EXIT_STOPPED if outcome.stopped else 0
+    nothing_worked = bool(outcome.rollouts) and all(rollout.stop is StopReason.ERROR for rollout in outcome.rollouts)
+    return EXIT_STOPPED if outcome.stopped or nothing_worked else 0

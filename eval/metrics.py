@@ -9,6 +9,7 @@ from pydantic import Field
 
 from harness.records import Record, StopReason, TestPolicy, Trace
 from harness.statistics import mean, pass_at_k, wilson_interval
+from sandboxes.workspace import clean_path
 from tools.protocol import FINAL
 
 
@@ -189,8 +190,8 @@ def _loops(trace: Trace) -> int:
 
 
 def _files_read(trace: Trace, first_write: int) -> int:
-    read = {step.call.args.get("rel_path") for step in trace.steps[:first_write] if step.call.name == "read_file"}
-    return len(read)
+    done = [step.call for step in trace.steps[:first_write] if step.call.usable and step.error is None]
+    return len({clean_path(call.args["rel_path"]) for call in done if call.name == "read_file"})
 
 
 def _repeated(trace: Trace) -> int:

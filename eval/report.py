@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from eval.metrics import RolloutMetrics, Summary, summarise
 from eval.run import RunConfig, RunOutcome
-from harness.records import Record, TestPolicy
+from harness.records import Record, StopReason, TestPolicy
 
 REPORT_FORMAT = 1
 
@@ -63,14 +64,14 @@ def print_report(report: Report, console: Console) -> None:
     """The table: a row per task, then what the run as a whole showed."""
     config = report.config
     name = config.policy + (f" {config.model}" if config.model else "") + (" (ORACLE)" if config.oracle else "")
-    title = f"{config.suite}, policy {name}, sandbox {report.sandbox['name']}"
+    title = Text(f"{config.suite}, policy {name}, sandbox {report.sandbox['name']}")
     table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=0)
     table.add_column("task", min_width=max(map(len, report.tasks), default=0))
     for heading in ("solved", "steps", "writes", "parse errors", "loops", "tokens", "time s"):
         table.add_column(heading, justify="right")
-    table.add_column("ended")
+    table.add_column("ended", min_width=9)
     for task, summary in report.tasks.items():
-        table.add_row(task, *_row(summary, config.test_policy), ", ".join(summary.stop_reasons))
+        table.add_row(Text(task), *_row(summary, config.test_policy), ", ".join(summary.stop_reasons))
     table.add_section()
     table.add_row("all", *_row(report.total, config.test_policy), "")
     console.print(table)
@@ -82,7 +83,7 @@ def _row(summary: Summary, test_policy: TestPolicy) -> list[str]:
     if test_policy is TestPolicy.NEVER:
         solved = "not tested"
     elif summary.unscored:
-        solved = f"{summary.solved} of {summary.scored} ({summary.unscored} unscored)"
+        solved = f"{summary.solved} of {summary.scored}" if summary.scored else "unscored"
     else:
         solved = f"{summary.solved} of {summary.scored}"
     return [
@@ -117,9 +118,13 @@ def _lines(report: Report) -> list[str]:
     )
     if total.retried_faults:
         lines.append(f"faults that were retried: {_said(total.retried_faults)}")
-    lines += [f"UNSCORED: {count} of {error}" for error, count in total.errors.items()]
+    if total.unscored:
+        lines.append(f"UNSCORED: {total.unscored} of {total.rollouts} rollouts")
+    lines += [f"UNSCORED: {count} times {error}" for error, count in total.errors.items()]
+    if total.stop_reasons.get(StopReason.BUDGET):
+        lines.append("The budget was spent: rollouts under way were scored as they stood.")
     if report.not_started:
-        lines.append(f"{report.not_started} rollouts were not started")
+        lines.append(f"not started: {report.not_started} rollouts")
     if report.stopped or report.interrupted:
         lines.append(f"STOPPED EARLY: {report.stopped or 'interrupted'}")
     if report.config.oracle:

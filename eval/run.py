@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +79,7 @@ def _occupied(directory: Path, config: RunConfig) -> str:
         there = json.loads((directory / RUN_FILE).read_text(encoding="utf-8"))["config"]
         ours = config.model_dump(mode="json")
         different = sorted(key for key in {*there, *ours} if there.get(key) != ours.get(key))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{directory} holds a {RUN_FILE} that cannot be read: choose another --trace-dir"
     if different:
         return (
@@ -108,11 +108,12 @@ class Run:
         self._errors_in_a_row = 0
         self.outcome = RunOutcome()
 
-    def play(self, tasks: list[Task], workers: int) -> RunOutcome:
-        """Play everything. An interruption ends the rollouts in flight as unscored and is noted; PolicyRefused and
+    def play(self, jobs: Sequence[tuple[Task, int]], workers: int) -> RunOutcome:
+        """Play rollouts, each named by its task and index.
+
+        An interruption ends the rollouts in flight as unscored and is noted; PolicyRefused and
         bugs are raised once the other threads have ended.
         """
-        jobs = [(task, index) for index in range(self._config.rollouts) for task in tasks]
         with ThreadPoolExecutor(workers, thread_name_prefix="rollout") as pool:
             futures = [pool.submit(self._one, task, index) for task, index in jobs]
             try:

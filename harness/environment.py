@@ -159,7 +159,7 @@ def snippet(report: TestReport) -> str:
     if report.timed_out:
         parts.append("The run went over its time limit.")
     elif report.stopped_early:
-        parts.append(f"The run stopped after {len(failures)} failures.")
+        parts.append("The run stopped at the first failures.")
     parts += [f"{outcome.upper()} {test}\n{report.messages.get(test, '')}" for test, outcome in failures.items()]
     parts += [report.output_tail] if report.output_tail else []
     text = "\n".join(parts)

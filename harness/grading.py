@@ -71,7 +71,11 @@ def run_scoring(task: Task, tree: Workspace, sandbox: Sandbox) -> tuple[Score, T
 
 def _canary_file(canaries: tuple[Canary, ...]) -> bytes:
     """Canaries in a module of their own: compiled after the target was imported, it tells patched assertions."""
-    return "".join(f"def {canary.name}():\n    assert {canary.passes}\n\n\n" for canary in canaries).encode()
+    left, right = random.SystemRandom().sample(range(10**6), 2)
+    return "".join(
+        f"def {canary.name}():\n    assert [{left}, 'a'] == [{left if canary.passes else right}, 'a']\n\n\n"
+        for canary in canaries
+    ).encode()
 
 
 def report_of(task: Task, result: ExecResult, canaries: tuple[Canary, ...] = (), max_failures: int = 0) -> TestReport:

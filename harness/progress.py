@@ -51,7 +51,10 @@ class _Bar:
     def __init__(self, total: int) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(
-            *columns, TimeRemainingColumn(), TextColumn("{task.fields[last]}"), console=Console(stderr=True)
+            *columns,
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[last]}", markup=False),
+            console=Console(stderr=True),
         )
         self._unit = self._progress.add_task("0 solved", total=total, last="")
         self._solved = 0

@@ -220,5 +220,5 @@ def _event(line: bytes, said: dict[tuple[str, str], Completion], where: str) -> 
             data["step"]["completion"] = completion
             data["step"]["call"] |= {"raw": completion.text, "args": call.args}
         return _EVENT.validate_python(data)
-    except (ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError, ValidationError) as error:
         raise UsageError(f"{where}: not an event of a trace ({type(error).__name__})") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sandboxes.base import Promises, Resources, SandboxUnavailable
 from sandboxes.guest_sandbox import BOOTSTRAP, ENVIRONMENT, GuestSandbox
-from sandboxes.host_python import base_interpreter, pytest_packages
+from sandboxes.host_python import about_host, base_interpreter, pytest_packages
 from sandboxes.process_channel import ProcessChannel
 
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives")
@@ -30,6 +30,7 @@ class BubblewrapBackend:
         if not shutil.which("bwrap"):
             raise SandboxUnavailable("bubblewrap is not installed (its command is bwrap)")
         self._packages = pytest_packages()
+        self.about = about_host()
         trial = subprocess.run([*self._wrap(Resources()), "/bin/true"], capture_output=True, text=True, timeout=60)
         if trial.returncode:
             raise SandboxUnavailable(f"bubblewrap does not work here: {trial.stderr.strip().splitlines()[-1:]}")

@@ -53,6 +53,7 @@ class DockerBackend:
         self.run_id = run_id or uuid.uuid4().hex[:12]
         self._base_image = base_image or os.environ.get("REPO_AGENT_BASE_IMAGE") or DEFAULT_IMAGE
         self._images: dict[str, str] = {}
+        self.about: dict[str, str] = {}
         self._lock = threading.Lock()
         try:
             self._client = docker.from_env(timeout=120)
@@ -93,13 +94,25 @@ class DockerBackend:
             ) from error
 
     def _with_pytest(self, image: str) -> str:
+        if self._probe(image)["pytest"]:
+            return image
         tag = f"repo-agent-pytest:{image.rpartition(':')[2][:20]}"
-        with contextlib.suppress(docker.errors.ImageNotFound), _engine("find an image"):
-            return str(self._client.images.get(tag).id)
+        with _engine("find an image"):
+            try:
+                derived = str(self._client.images.get(tag).id)
+            except docker.errors.ImageNotFound:
+                derived = self._derive(image, tag)
+        self._probe(derived)
+        return derived
+
+    def _probe(self, image: str) -> dict[str, Any]:
+        """The greeting of a guest in the image; what it says of the first image asked for is what reports say."""
         with self._start(Resources(), image) as sandbox:
-            if sandbox.hello["pytest"]:
-                return image
-        return self._derive(image, tag)
+            hello = sandbox.hello
+        if not self.about.get("pytest"):
+            versions = {"python": str(hello["python"]), "pytest": str(hello["pytest"])}
+            self.about = {"image": self._base_image, "image_id": image, **versions}
+        return hello
 
     def _derive(self, image: str, tag: str) -> str:
         """Install pytest once. The host's pip settings reach the installation, and never the image."""

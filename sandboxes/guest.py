@@ -16,12 +16,13 @@ import select
 import signal
 import struct
 import sys
+import tempfile
 import time
 from typing import Any, BinaryIO, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
 PROTOCOL = 1
 MAX_FRAME = 256 * 2**20
-MAX_RECORDS = 16 * 2**20
+MAX_RECORDS, MAX_LINE = 8 * 2**20, 2**16
 MAX_LINES = 200000
 KILL_S = 10.0
 NOBODY = 65534
@@ -112,9 +113,7 @@ class Runner:
         tree = dict(self.base)
         tree.update(request["edits"])
         self.lay_out({path: entry for path, entry in tree.items() if entry is not None})
-        result = self.run(request)
-        self.sweep()
-        return result
+        return self.run(request)
 
     def lay_out(self, tree: Dict[str, Entry]) -> None:
         self.sweep()
@@ -150,6 +149,7 @@ class Runner:
         status, timed_out = self.watch(
             pid, {output_r: output, records_r: records}, started + request["limits"]["wall_s"]
         )
+        self.sweep()  # before the records are read: what a run left may have taken the memory
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
         cpu_s = children_cpu() - used
         over_cpu = code == -signal.SIGXCPU or (code == -signal.SIGKILL and cpu_s >= request["limits"]["cpu_s"])
@@ -224,7 +224,7 @@ class Runner:
             try:
                 self.enter(request, output_w, close)
                 paths = [os.path.normpath(os.path.join(self.root, path)) for path in request["pythonpath"]]
-                code = self.execute(request["run"], paths, records_w)
+                code = self.execute(request, paths, records_w)
             except SystemExit as stop:
                 code = stop.code if isinstance(stop.code, int) else 1
             except BaseException:
@@ -250,7 +250,9 @@ class Runner:
         os.environ.clear()
         for name in ("LINES", "COLUMNS"):  # readline, which pytest imports, sets them behind Python's back
             os.unsetenv(name)
-        os.environ.update(dict(request["env"], HOME=self.home, TMPDIR=self.home))
+        places = dict.fromkeys(("HOME", "TMPDIR", "PYTEST_DEBUG_TEMPROOT"), self.home)
+        os.environ.update(dict(request["env"], **places))
+        tempfile.tempdir = None  # the warm-up chose one before the run had its own
         os.chdir(self.root)
 
     def drop_privileges(self, limits: Dict[str, Any]) -> None:
@@ -267,12 +269,13 @@ class Runner:
             os.setgid(NOBODY)
             os.setuid(NOBODY)
 
-    def execute(self, command: Any, paths: List[str], records_w: int) -> int:
+    def execute(self, request: Dict[str, Any], paths: List[str], records_w: int) -> int:
+        command = request["run"]
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)
         if isinstance(command, dict):
             sys.path[:0] = paths
             sys.argv = ["pytest"]
-            return self.run_pytest(command, self.root, records_w)
+            return self.run_pytest(dict(command, edited=sorted(request["edits"])), self.root, records_w)
         os.close(records_w)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, other programs count on them
             signal.signal(number, signal.SIG_DFL)
@@ -431,7 +434,7 @@ def parse_records(text: str) -> List[Dict[str, Any]]:
 
 def parse_record(line: str) -> Dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = json.loads(line if len(line) <= MAX_LINE else "")
         words = {key: str(record[key]).encode("utf-8", "replace").decode() for key in ("id", "outcome", "message")}
         return dict(words, seconds=float(record["seconds"]))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):

@@ -7,13 +7,14 @@ Target code shares this process: what it could do to the reporter is what the ca
 import ast
 import builtins
 import gc
+import itertools
 import json
 import os
 import random
 import re
 import signal
 import sys
-from typing import Any, Dict, Generator, List, Set
+from typing import Any, Dict, Generator, List
 
 try:
     import _pytest.assertion.rewrite as assertion_rewrite
@@ -23,7 +24,10 @@ except ImportError:  # an image without pytest still runs plain commands
 
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 MAX_MESSAGE = 4000
-EQUAL = "__repo_agent_equal__"
+FRAME = re.compile(r"(<[^>]*>|\S+):\d+: ")
+MAX_PARTS = 1000
+"""So many elements of a container are looked at for values that are equal to everything."""
+PLAIN = (bool, bytes, complex, dict, float, frozenset, int, list, range, set, str, tuple, type(None))
 
 
 def warm_up(place: str) -> None:
@@ -72,6 +76,7 @@ class Reports:
     def clean(self, message: str) -> str:
         """No address, no temporary path, bounded length: the same failure reads the same everywhere."""
         text = ADDRESS.sub("at 0x...", message).replace(self.root + "/", "").replace(self.root, "<repository>")
+        text = without_foreign_frames(text)
         if len(text) > MAX_MESSAGE:
             text = text[: MAX_MESSAGE // 2] + "\n[...]\n" + text[-MAX_MESSAGE // 2 :]
         return text
@@ -84,6 +89,20 @@ class Reports:
             alarm.cancel()
             if alarm.rang and self.command["max_failures"]:
                 item.session.shouldstop = "a test went over its limit"
+
+
+def without_foreign_frames(text: str) -> str:
+    """A short traceback without the frames outside the tree, which differ from machine to machine."""
+    kept, foreign = [], False
+    for line in text.split("\n"):
+        frame = FRAME.match(line)
+        if frame:
+            foreign = frame.group(1).startswith(("/", "<", ".."))
+        elif not line.startswith(" "):
+            foreign = False
+        if not foreign:
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def reporter_class() -> Any:
@@ -144,7 +163,8 @@ def outcome_of(reports: List[Any]) -> str:
     expected_to_fail = any(hasattr(report, "wasxfail") for report in reports)
     if any(report.skipped for report in reports):
         return "xfailed" if expected_to_fail else "skipped"
-    if [report.when for report in reports] != ["setup", "call", "teardown"]:
+    phases = [report.when for report in reports]  # a test with subtests reports several calls
+    if phases[:1] != ["setup"] or phases[-1:] != ["teardown"] or set(phases[1:-1]) != {"call"}:
         return "error"
     return "xpassed" if expected_to_fail else "passed"
 
@@ -177,20 +197,26 @@ class Alarm:
 
 
 class StrictEquality(ast.NodeTransformer):
-    """Rewrites `assert a == b` in test modules so that a value equal to everything is told."""
+    """Rewrites `assert a == b` in test modules so that a value equal to everything is told.
+
+    Classes of the pristine tree may be so (a test's own wildcard), and `unittest.mock.ANY` in a module that names it.
+    """
 
     def __init__(self, reporter: Reports) -> None:
         self.reporter = reporter
-        self.test_files: Set[str] = set()
+        self.name = "equal_%016x" % random.SystemRandom().getrandbits(64)
+        self.names_any = False
 
     def install(self) -> None:
-        setattr(builtins, EQUAL, self.equal)
+        setattr(builtins, self.name, self.equal)
         rewrite = assertion_rewrite.rewrite_asserts
 
         def strict(module: ast.Module, *args: Any, **kwargs: Any) -> None:
-            self.test_files.update(str(arg) for arg in list(args) + list(kwargs.values()) if isinstance(arg, str))
-            for node in [node for node in ast.walk(module) if isinstance(node, ast.Assert)]:
-                node.test = self.visit(node.test)
+            nodes = list(ast.walk(module))
+            self.names_any = any("ANY" in (getattr(node, "id", ""), getattr(node, "attr", "")) for node in nodes)
+            for node in nodes:
+                if isinstance(node, ast.Assert):
+                    node.test = self.visit(node.test)
             ast.fix_missing_locations(module)
             rewrite(module, *args, **kwargs)
 
@@ -200,27 +226,42 @@ class StrictEquality(ast.NodeTransformer):
         self.generic_visit(node)
         if len(node.ops) != 1 or not isinstance(node.ops[0], ast.Eq):
             return node
-        call = ast.Call(ast.Name(EQUAL, ast.Load()), [node.left, node.comparators[0]], [])
+        wildcard = ast.parse(str(self.names_any), mode="eval").body
+        call = ast.Call(ast.Name(self.name, ast.Load()), [node.left, node.comparators[0], wildcard], [])
         return ast.copy_location(call, node)
 
-    def equal(self, left: Any, right: Any) -> Any:
+    def equal(self, left: Any, right: Any, wildcard: bool) -> Any:
         result = left == right
-        if result is True and (self.equals_anything(left, 3) or self.equals_anything(right, 3)):
+        if holds(result) and any(self.equals_anything(value, 3, wildcard) for value in (left, right)):
             self.reporter.record("", "tampered", "a compared value is equal to everything")
         return result
 
-    def equals_anything(self, value: Any, depth: int) -> bool:
+    def equals_anything(self, value: Any, depth: int, wildcard: bool) -> bool:
         kind = type(value)
-        if kind.__module__ == "builtins" and depth:
-            parts = list(value.values()) if kind is dict else value if kind in (list, tuple, set, frozenset) else ()
-            return any(self.equals_anything(part, depth - 1) for part in parts)
-        if kind.__module__ in ("builtins", "unittest.mock"):
+        if kind in PLAIN:
+            parts = itertools.chain(value, value.values()) if kind is dict else value
+            inside = depth and kind in (dict, frozenset, list, set, tuple)
+            few = itertools.islice(parts, MAX_PARTS) if inside else ()
+            return any(self.equals_anything(part, depth - 1, wildcard) for part in few)
+        if wildcard and kind is type(getattr(sys.modules.get("unittest.mock"), "ANY", None)):
             return False
-        made_at = getattr(getattr(kind.__eq__, "__code__", None), "co_filename", "")
         try:
-            return made_at not in self.test_files and (value == Nothing()) is True
+            return not self.is_pristine(kind) and holds(value == Nothing())
         except Exception:
             return False
+
+    def is_pristine(self, kind: Any) -> bool:
+        """Was the class's comparison written in a file of the tree that was not edited?"""
+        made_at = getattr(getattr(kind.__eq__, "__code__", None), "co_filename", "")
+        inside = made_at.startswith(self.reporter.root + "/")
+        return inside and made_at[len(self.reporter.root) + 1 :] not in self.reporter.command["edited"]
+
+
+def holds(result: Any) -> bool:
+    try:
+        return bool(result)
+    except Exception:  # an array has no truth of its own
+        return False
 
 
 class Nothing:

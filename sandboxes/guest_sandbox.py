@@ -29,6 +29,8 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONIOENCODING": "utf-8",
+    "USER": "nobody",
+    "LOGNAME": "nobody",
 }
 """The whole environment of a run, whatever the backend; the host's is never inherited."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import sys
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -33,6 +34,11 @@ def pytest_packages() -> dict[str, Path]:
 def _top_level(dist: Distribution) -> dict[str, Path]:
     names = {file.parts[0] for file in dist.files or [] if file.parts[0] not in ("..", "__pycache__")}
     return {name: Path(str(dist.locate_file(name))).resolve() for name in sorted(names)}
+
+
+def about_host() -> dict[str, str]:
+    """The versions that sandboxes without an image run."""
+    return {"python": platform.python_version(), "pytest": distribution("pytest").version}
 
 
 def base_interpreter() -> Path:

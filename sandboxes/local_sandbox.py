@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sandboxes.base import Promises, Resources
 from sandboxes.guest_sandbox import BOOTSTRAP, ENVIRONMENT, GuestSandbox
-from sandboxes.host_python import pytest_packages
+from sandboxes.host_python import about_host, pytest_packages
 from sandboxes.process_channel import ProcessChannel
 
 
@@ -21,6 +21,7 @@ class LocalBackend:
 
     def __init__(self) -> None:
         self._packages = pytest_packages()
+        self.about = about_host()
 
     def open(self, resources: Resources, image: str = "") -> GuestSandbox:
         place = Path(tempfile.mkdtemp(prefix="repo-agent-local-"))

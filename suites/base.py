@@ -45,7 +45,7 @@ class SuiteFile(Record):
     """A set of tasks on disk: which suite, which version of it, which task ids."""
 
     format: int = SUITE_FILE_FORMAT
-    name: str
+    name: str = Field(pattern=r"^[\w.-]{1,100}$")
     suite: str
     version: str
     tasks: tuple[str, ...] = Field(min_length=1)
@@ -111,7 +111,7 @@ def _from_file(path: Path, mirror: Path | None) -> Suite:
     except OSError as error:
         raise UsageError(f"cannot read suite file {path}: {error.strerror}") from error
     except (ValidationError, UnicodeDecodeError) as error:
-        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not UTF-8"
+        first = _first_fault(error) if isinstance(error, ValidationError) else "not UTF-8"
         raise UsageError(f"not a suite file: {path}: {first}") from error
     if content.format != SUITE_FILE_FORMAT or content.suite not in SUITES:
         raise UsageError(f"suite file {path}: unknown suite {content.suite!r} or format {content.format}")
@@ -122,6 +122,11 @@ def _from_file(path: Path, mirror: Path | None) -> Suite:
     if missing or len(set(content.tasks)) != len(content.tasks):
         raise UsageError(f"suite file {path}: unknown or repeated tasks: {', '.join(missing[:5]) or 'repeated'}")
     return SubsetSuite(content.name, whole, content.tasks)
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    return f"{'.'.join(map(str, fault['loc']))} {fault['msg']}".strip()
 
 
 def write_suite_file(path: Path, content: SuiteFile) -> None:

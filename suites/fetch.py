@@ -52,11 +52,17 @@ def git_repository(name: str, commit: str, mirror: Path | None = None) -> Path:
         clone = Path(scratch) / "clone.git"
         done = _git("-c", "transfer.fsckObjects=true", "clone", "--quiet", "--mirror", source, str(clone))
         if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            raise UsageError(
-                f"cannot fetch {name} ({' '.join(said) or 'git failed'}): connect to the network, or set "
-                f"{MIRROR_VARIABLE} (or --mirror) to a directory that holds {name}.bundle"
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            why = next((line for line in said if line.startswith(("fatal:", "error:"))), "git failed")
+            advice = (
+                "the mirror's copy is broken"
+                if mirror_directory(mirror)
+                else (
+                    f"connect to the network, or set {MIRROR_VARIABLE} (or --mirror) to a directory "
+                    f"that holds {name}.bundle"
+                )
             )
+            raise UsageError(f"cannot fetch {name} from {source} ({why}): {advice}")
         if not _has_commit(clone, commit):
             raise UsageError(f"{source} does not hold commit {commit} of {name}")
         if cached.exists():

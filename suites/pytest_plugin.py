@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,15 @@ from sandboxes.base import SandboxBackend, SandboxUnavailable
 from sandboxes.choose import open_backend
 from suites.base import load
 from suites.splits import split as split_ids
+
+
+def marked_tasks(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Task]:
+    """The tasks of a mark, its arguments checked."""
+    try:
+        inspect.signature(tasks_of).bind(*args, **kwargs)
+    except TypeError as error:
+        raise pytest.UsageError(f"repo_tasks: {error}") from error
+    return tasks_of(*args, **kwargs)
 
 
 def tasks_of(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.cli import Parser, add_sandbox_flags, add_suite_flags, at_least
 from harness.errors import UsageError
@@ -70,7 +71,9 @@ def _list() -> int:
 def _show(suite: Suite, task_id: str | None) -> int:
     tasks = {task.id: task for task in suite.tasks()}
     if task_id is None:
-        table = Table("task", "files", "tests", "may be edited", title=f"{suite.name}, version {suite.version[:12]}")
+        table = Table(
+            "task", "files", "tests", "may be edited", title=Text(f"{suite.name}, version {suite.version[:12]}")
+        )
         for task in tasks.values():
             table.add_row(task.id, str(len(task.tree.paths)), str(len(task.expected_tests)), ", ".join(task.editable))
         _console().print(table)
@@ -121,12 +124,14 @@ def _validate(suite: Suite, args: argparse.Namespace) -> int:
 
 
 def _print_validation(suite: Suite, backend: str, results: Sequence[Validation]) -> None:
-    table = Table("task", "tests", "passing before", "reference", "do nothing", "", title=f"{suite.name} in {backend}")
+    table = Table(
+        "task", "tests", "passing before", "reference", "do nothing", "", title=Text(f"{suite.name} in {backend}")
+    )
     for result in results:
         said = result.error or (f"not expected: {result.unexpected[0]}" if result.unexpected else "")
         verdict = "ok" if result.valid else f"INVALID {said}"
         before = f"{result.buggy_passed} of {result.tests}"
-        table.add_row(result.task, str(result.tests), before, str(result.reference), str(result.nothing), verdict)
+        table.add_row(result.task, str(result.tests), before, str(result.reference), str(result.nothing), Text(verdict))
     _console().print(table)
     solved = sum(result.reference == 1.0 for result in results)
     idle = sum(result.nothing == 1.0 for result in results)

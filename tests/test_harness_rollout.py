@@ -85,6 +85,7 @@ class NoSandbox:
 
     name = "none"
     promises = Promises(boundary=True, separate_user=True, memory_limit=True, pids_limit=True)
+    about: dict[str, str] = {}
 
     def open(self, resources: Resources, image: str = "") -> Sandbox:
         raise SandboxError("no sandbox here")

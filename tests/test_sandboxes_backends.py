@@ -467,6 +467,7 @@ def test_environment_is_exactly_the_declared_one(backend: SandboxBackend, monkey
     found = json.loads(result.output)
     assert found.pop("PATH").endswith(ENVIRONMENT["PATH"])
     expected = ENVIRONMENT | {"DECLARED": "yes", "HOME": "/tmp", "TMPDIR": "/tmp", "PYTHONPATH": "<repository>"}
+    expected["PYTEST_DEBUG_TEMPROOT"] = "/tmp"
     assert found == {key: value for key, value in expected.items() if key != "PATH"}
 
 
@@ -778,3 +779,28 @@ def test_image_without_pytest_gets_a_derived_one_once(docker_backend: DockerBack
         for name in (*derived, base):
             client.images.remove(name, force=True)
         client.close()
+
+
+def test_failures_name_no_file_of_the_machine(backend: SandboxBackend) -> None:
+    files = {
+        "t/test_a.py": b"import json\nimport broken\n",
+        "t/test_b.py": b"import json\n\n\ndef test_b():\n    json.loads('{')\n",
+    }
+    tree = Workspace(MappingTree({**files, "broken.py": b"def f(:\n"}))
+    with backend.open(Resources()) as sandbox:
+        result = sandbox.run(tree, Command(PytestRun(("t",))))
+        apart = sandbox.run(tree, Command(PytestRun(("t/test_b.py",))))
+    messages = "\n".join(record.message for record in result.records + apart.records)
+    assert "broken.py" in messages
+    assert "t/test_b.py:5: in test_b" in messages
+    assert "JSONDecodeError" in messages
+    assert not [line for line in messages.split("\n") if line.startswith(("/", "<frozen", ".."))]
+
+
+def test_temporary_files_of_tests_lie_in_the_sandbox(backend: SandboxBackend) -> None:
+    code = b"def test_a(tmp_path):\n    print(tmp_path)\n    assert 0\n"
+    command = Command(PytestRun(("test_a.py",)))
+    with backend.open(Resources()) as sandbox:
+        runs = [sandbox.run(Workspace(MappingTree({"test_a.py": code})), command) for _ in range(2)]
+    assert "/tmp/pytest-of-nobody/pytest-0/test_a0" in runs[0].records[0].message
+    assert runs[0].records[0].message == runs[1].records[0].message

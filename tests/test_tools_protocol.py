@@ -245,3 +245,8 @@ def test_call_text_round_trip(path: str, content: str) -> None:
 def test_final_text_round_trip(summary: str) -> None:
     call = parse(final_text(summary))
     assert (call.name, call.args, call.problem) == (FINAL, {"summary": summary}, None)
+
+
+def test_the_same_call_has_one_canonical_form() -> None:
+    forms: list[dict[str, object]] = [{}, {"rel_dir": "."}, {"rel_dir": "./"}, {"max_files": 200}]
+    assert len({parse(call_text("list_files", **form)).canonical for form in forms}) == 1

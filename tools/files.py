@@ -5,6 +5,7 @@ A tool's fault (no such file, not editable, a bad pattern, …) is a result that
 
 from __future__ import annotations
 
+import math
 import re
 import string
 import time
@@ -23,6 +24,9 @@ MAX_FILE_BYTES = 5 * 2**20
 MAX_RESULT_CHARS = 100_000
 MAX_LINE_CHARS = 400
 GREP_LIMIT_S = 2.0
+MAX_REPEATS = 10_000
+"""Product of all numbers in a pattern's braces: counted repeats are unrolled when a pattern is compiled."""
+_REPEATS = regex.compile(r"(?<=[{,])\s*(0*[1-9]\d*)(?=\s*[,}])")
 _RECURSION = re.compile(r"\(\?(R|&|P>|[+-]?\d)")
 """Subpattern calls: their stack takes memory by the gigabyte."""
 _WITHIN_LINE = re.compile(
@@ -150,12 +154,15 @@ def write_file(state: FileState, args: WriteFile, editable: Callable[[str], bool
 
 
 def grep(workspace: Workspace, args: Grep) -> ToolResult:
-    """`path:line: text` per match. Ends within GREP_LIMIT_S whatever the pattern."""
+    """`path:line:text` per match. Ends within GREP_LIMIT_S whatever the pattern."""
     if _RECURSION.search(args.pattern):
         raise ToolFault(ToolErrorKind.BAD_PATTERN, "bad regular expression: a pattern may not call itself")
+    repeats = [int(number) for number in _REPEATS.findall(args.pattern)]
+    if math.prod(repeats) > MAX_REPEATS:
+        raise ToolFault(ToolErrorKind.BAD_PATTERN, f"bad regular expression: more than {MAX_REPEATS} repeats in all")
     try:
         pattern = regex.compile(args.pattern)
-    except (regex.error, RecursionError, OverflowError, ValueError) as error:
+    except (regex.error, RecursionError, OverflowError, ValueError, MemoryError) as error:
         raise ToolFault(ToolErrorKind.BAD_PATTERN, f"bad regular expression: {error}") from error
     within_line = _WITHIN_LINE.fullmatch(args.pattern) is not None
     search = _Search(pattern, literal_prefix(args.pattern), within_line, time.monotonic() + GREP_LIMIT_S)
@@ -167,7 +174,7 @@ def grep(workspace: Workspace, args: Grep) -> ToolResult:
         for number, line in search.lines(file.content):
             if len(lines) == args.max_matches:
                 return _bounded("\n".join([*lines, f"[stopped after {args.max_matches} matches]"]), truncated=True)
-            lines.append(f"{path}:{number}: {line[:MAX_LINE_CHARS]}")
+            lines.append(f"{path}:{number}:{line[:MAX_LINE_CHARS]}")
     return _bounded("\n".join(lines) or "[no matches]")
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sandboxes.workspace import PathError, clean_path
+
 RESULT_HEAD = "[tool_result]"
 FINAL = "final"
 _MAX_STARTS = 50
@@ -62,10 +64,13 @@ class ToolCall(BaseModel):
 
     @property
     def canonical(self) -> str:
-        """Tool and arguments in one form, whatever the wording around them; the raw text where nothing was read."""
+        """Tool and arguments in one form, defaults filled in; the raw text where nothing was read."""
         if not self.usable:
             return f"{self.problem}: {self.raw}"
-        return json.dumps([self.name, self.args], sort_keys=True)
+        args = arguments(self).model_dump()
+        return json.dumps(
+            [self.name, {key: _canonical_path(key, value) for key, value in args.items()}], sort_keys=True
+        )
 
 
 class _Arguments(BaseModel):
@@ -124,6 +129,13 @@ def call_text(name: str, **args: object) -> str:
 def final_text(summary: str) -> str:
     """The message that ends the episode."""
     return json.dumps({"type": FINAL, "summary": summary}, ensure_ascii=False)
+
+
+def _canonical_path(key: str, value: object) -> object:
+    try:
+        return clean_path(value) if key in ("rel_dir", "rel_path") and isinstance(value, str) else value
+    except PathError:
+        return value
 
 
 def arguments(call: ToolCall) -> BaseModel:

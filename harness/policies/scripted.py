@@ -72,6 +72,7 @@ class ReplaySource(AtOnce):
     """Says again what recorded rollouts said, by task and rollout index."""
 
     def __init__(self, run: Path) -> None:
+        self._run = run
         texts: dict[tuple[str, int], tuple[str, ...]] = {}
         policies: set[str] = set()
         for trace in read_traces(run):
@@ -86,4 +87,7 @@ class ReplaySource(AtOnce):
         try:
             return ScriptedPolicy(self._texts[task.id, rollout_index])
         except KeyError:
-            raise UsageError(f"the trace has no rollout {rollout_index} of task {task.id}") from None
+            raise UsageError(
+                f"{self._run} has no rollout {rollout_index} of task {task.id}: "
+                "replay the same suite, --limit and --rollouts"
+            ) from None

@@ -35,6 +35,8 @@ def load_source(
     """
     if provider in BUILT_IN and provider != "replay" and model:
         raise UsageError(f"--llm-provider {provider} takes no --model")
+    if provider in BUILT_IN and settings.api_base:
+        raise UsageError(f"--llm-provider {provider} takes no --api-base")
     match provider:
         case "search":
             return SearchSource()

@@ -56,7 +56,7 @@ def _task(folder: Path) -> Task:
         expected_tests=_test_ids(tree),
         test_args=("tests",),
         test_cpu_s=2.0,
-        feedback_cpu_s=1.0,
+        feedback_cpu_s=0.5,
         limits=Limits(cpu_s=30, wall_s=120),
         extra={"kinds": ",".join(settings["kinds"]), "edits": str(settings["edits"])},
     )
