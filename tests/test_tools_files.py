@@ -220,7 +220,7 @@ def test_file_that_was_never_read_or_written_by_the_agent_may_be_written() -> No
 def test_grep_names_path_line_and_text() -> None:
     assert said("grep", pattern=r"def \w+", rel_dir="pkg") == "pkg/a.py:1:def foo():\npkg/a.py:5:def bar():"
     assert said("grep", pattern="foo = ", rel_dir="pkg") == "pkg/b.py:2:foo = 2"
-    assert said("grep", pattern="line 100$", rel_dir="long.txt") == "long.txt:100: line 100"
+    assert said("grep", pattern="line 100$", rel_dir="long.txt") == "long.txt:100:line 100"
     assert said("grep", pattern="nothing like this") == "[no matches]"
 
 
