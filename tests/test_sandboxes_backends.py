@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -652,9 +653,12 @@ def test_closing_a_sandbox_from_another_thread_ends_its_run(backend: SandboxBack
 
 
 def children(pid: int) -> list[int]:
-    return [
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-    ]
+    """The processes that the threads of a process started."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread may end while it is looked at
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def test_loss_of_the_guest_during_a_run_is_a_sandbox_error(backend: SandboxBackend) -> None:
