@@ -111,7 +111,8 @@ def _evaluate(
     config = _config(args, suite, tasks, source.info, backend)
     directory = args.trace_dir or _new_directory(config)
     sandbox: dict[str, str | bool] = {"name": backend.name, **vars(backend.promises), **backend.about}
-    about: dict[str, object] = {"sandbox": sandbox, "versions": versions(), "notices": notices}
+    code = versions()
+    about: dict[str, object] = {"sandbox": sandbox, "versions": code, "notices": notices}
     about["started"] = datetime.now(UTC).isoformat(timespec="seconds")
     jobs = [(task, index) for index in range(config.rollouts) for task in tasks]
     for task, index in jobs:
@@ -124,7 +125,7 @@ def _evaluate(
     with TraceStore(directory) as store, progress_view(len(jobs)) as progress:
         run = Run(config, suite, source, backend, store, budget, lambda m: progress.done(_line(m), bool(m.solved)))
         outcome = run.play(jobs, args.num_workers)
-    report = make_report(config, outcome, versions(), sandbox, notices, time.monotonic() - began)
+    report = make_report(config, outcome, code, sandbox, notices, time.monotonic() - began)
     where.write_text(Redactor()(report.model_dump_json(indent=2)) + "\n", encoding="utf-8")
     print_report(report, Console(width=None if sys.stdout.isatty() else 140))
     print(f"report: {where}\ntraces: {directory}")

@@ -46,7 +46,8 @@ def git_repository(name: str, commit: str, mirror: Path | None = None) -> Path:
     cached = cache_directory() / "git" / f"{name}.git"
     if cached.is_dir() and _has_commit(cached, commit):
         return cached
-    source = _source(name, mirror_directory(mirror))
+    from_mirror = mirror_directory(mirror)
+    source = _source(name, from_mirror)
     cached.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cached.parent) as scratch:
         clone = Path(scratch) / "clone.git"
@@ -54,21 +55,19 @@ def git_repository(name: str, commit: str, mirror: Path | None = None) -> Path:
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip().splitlines()
             why = next((line for line in said if line.startswith(("fatal:", "error:"))), "git failed")
-            advice = (
-                "the mirror's copy is broken"
-                if mirror_directory(mirror)
-                else (
-                    f"connect to the network, or set {MIRROR_VARIABLE} (or --mirror) to a directory "
-                    f"that holds {name}.bundle"
-                )
-            )
-            raise UsageError(f"cannot fetch {name} from {source} ({why}): {advice}")
+            raise UsageError(f"cannot fetch {name} from {source} ({why}): {_advice(name, from_mirror)}")
         if not _has_commit(clone, commit):
             raise UsageError(f"{source} does not hold commit {commit} of {name}")
         if cached.exists():
             shutil.rmtree(cached, ignore_errors=True)
         clone.rename(cached)
     return cached
+
+
+def _advice(name: str, mirror: Path | None) -> str:
+    if mirror:
+        return "the mirror's copy is broken"
+    return f"connect to the network, or set {MIRROR_VARIABLE} (or --mirror) to a directory that holds {name}.bundle"
 
 
 def _source(name: str, mirror: Path | None) -> str:
@@ -81,7 +80,7 @@ def _source(name: str, mirror: Path | None) -> str:
 
 
 def _git(*arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    environment = os.environ | {"GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "0", "LC_ALL": "C"}
+    environment = os.environ | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     for variable in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         environment.pop(variable, None)
     try:
