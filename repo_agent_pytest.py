@@ -25,6 +25,12 @@ _MARK = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("repo-agent")
     group.addoption("--repo-sandbox", default="auto", help="where repair tasks run their tests (see repo-agent eval)")
+    group.addoption(
+        "--repo-isolation",
+        default="container",
+        choices=("container", "run"),
+        help="what the runs of repair tasks share (see repo-agent eval)",
+    )
     group.addoption("--repo-base-image", default="", help="Docker image for repair tasks (REPO_AGENT_BASE_IMAGE)")
 
 

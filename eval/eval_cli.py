@@ -28,8 +28,9 @@ from harness.records import StopReason, Task, TestPolicy
 from harness.redaction import Redactor
 from harness.trace_store import TRACES, TraceStore
 from harness.versions import versions
-from sandboxes.base import SandboxBackend
+from sandboxes.base import Isolation, SandboxBackend
 from sandboxes.choose import open_backend
+from sandboxes.verdict_cache import CachedBackend, verdict_directory
 from suites.base import Suite, load
 from suites.fetch import mirror_directory
 
@@ -53,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--stop-on-loop", action="store_true", help="end a rollout when a loop is detected")
     made.add_argument("--seed", type=at_least(0), default=0, help="seed of the run (default: 0)")
     add_sandbox_flags(made)
+    made.add_argument(
+        "--no-verdict-cache", action="store_true", help="test again what was tested before (replay always does)"
+    )
     made.add_argument("--trace-dir", type=Path, help="run directory (default: a new one under runs/)")
     made.add_argument("--report", type=Path, help="where the report goes (default: report.json in the run directory)")
     return made
@@ -81,7 +85,10 @@ def main(argv: Sequence[str]) -> int:
     budget = Budget(args.max_cost, args.max_total_tokens)
     settings = ServiceSettings(args.api_base, args.request_timeout, args.attempts)
     source = load_source(args.llm_provider, args.model, settings, budget, suite.reference)
-    backend, notices = open_backend(args.sandbox, args.base_image, source.info.trusted)
+    isolation = Isolation(args.isolation)
+    backend, notices = open_backend(args.sandbox, args.base_image, source.info.trusted, isolation, args.num_workers)
+    if _uses_cache(args):
+        backend = CachedBackend(backend, verdict_directory())
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return _evaluate(args, suite, tasks, source, backend, budget, notices)
@@ -89,6 +96,10 @@ def main(argv: Sequence[str]) -> int:
         backend.close()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _uses_cache(args: argparse.Namespace) -> bool:
+    return not args.no_verdict_cache and args.llm_provider != "replay"
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -110,9 +121,11 @@ def _evaluate(
 ) -> int:
     config = _config(args, suite, tasks, source.info, backend)
     directory = args.trace_dir or _new_directory(config)
-    sandbox: dict[str, str | bool] = {"name": backend.name, **vars(backend.promises), **backend.about}
+    sandbox: dict[str, str | bool] = {"name": backend.name, "isolation": backend.isolation, **vars(backend.promises)}
+    sandbox |= backend.about
     code = versions()
     about: dict[str, object] = {"sandbox": sandbox, "versions": code, "notices": notices}
+    about["verdict_cache"] = _uses_cache(args)
     about["started"] = datetime.now(UTC).isoformat(timespec="seconds")
     jobs = [(task, index) for index in range(config.rollouts) for task in tasks]
     for task, index in jobs:
@@ -125,7 +138,7 @@ def _evaluate(
     with TraceStore(directory) as store, progress_view(len(jobs)) as progress:
         run = Run(config, suite, source, backend, store, budget, lambda m: progress.done(_line(m), bool(m.solved)))
         outcome = run.play(jobs, args.num_workers)
-    report = make_report(config, outcome, code, sandbox, notices, time.monotonic() - began)
+    report = make_report(config, outcome, code, sandbox, _uses_cache(args), notices, time.monotonic() - began)
     where.write_text(Redactor()(report.model_dump_json(indent=2)) + "\n", encoding="utf-8")
     print_report(report, Console(width=None if sys.stdout.isatty() else 140))
     print(f"report: {where}\ntraces: {directory}")
@@ -145,6 +158,7 @@ def _config(
         test_policy=TestPolicy(args.test_policy),
         tool_protocol=args.tool_protocol,
         sandbox=backend.name,
+        isolation=backend.isolation,
         max_iters=args.max_iters or info.default_max_iters,
         rollouts=args.rollouts,
         seed=args.seed,

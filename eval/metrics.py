@@ -44,6 +44,9 @@ class RolloutMetrics(Record):
     model_seconds: float
     tool_seconds: float
     test_seconds: float
+    test_runs: int
+    test_runs_cached: int
+    """Those of them that the verdict cache answered."""
     seconds: float
     retried_faults: dict[str, int]
     ignored_edits: tuple[str, ...]
@@ -81,6 +84,8 @@ class Summary(Record):
     model_seconds: float
     tool_seconds: float
     test_seconds: float
+    test_runs: int
+    test_runs_cached: int
     seconds: float
     retried_faults: dict[str, int]
     stop_reasons: dict[str, int]
@@ -94,6 +99,7 @@ def measure(trace: Trace) -> RolloutMetrics:
     writes = [number for number, step in enumerate(steps, 1) if step.call.name == "write_file" and step.error is None]
     first = writes[0] if writes else None
     problems = [step.call for step in steps if step.call.problem]
+    cached = _cached(trace)
     usages = [step.completion.usage for step in steps]
     costs = [step.completion.cost_usd for step in steps if step.completion.cost_usd is not None]
     return RolloutMetrics(
@@ -120,6 +126,8 @@ def measure(trace: Trace) -> RolloutMetrics:
         model_seconds=sum(step.completion.seconds for step in steps),
         tool_seconds=sum(step.tool_seconds for step in steps),
         test_seconds=sum(step.test_seconds for step in steps) + trace.score_seconds,
+        test_runs=len(cached),
+        test_runs_cached=sum(cached),
         seconds=trace.seconds,
         retried_faults=_counted(fault for step in steps for fault in step.completion.faults),
         ignored_edits=trace.score.ignored_edits if trace.score else (),
@@ -164,6 +172,8 @@ def summarise(rollouts: Sequence[RolloutMetrics], test_policy: TestPolicy) -> Su
         model_seconds=sum(rollout.model_seconds for rollout in rollouts),
         tool_seconds=sum(rollout.tool_seconds for rollout in rollouts),
         test_seconds=sum(rollout.test_seconds for rollout in rollouts),
+        test_runs=sum(rollout.test_runs for rollout in rollouts),
+        test_runs_cached=sum(rollout.test_runs_cached for rollout in rollouts),
         seconds=sum(rollout.seconds for rollout in rollouts),
         retried_faults=_added(rollout.retried_faults for rollout in rollouts),
         stop_reasons=_counted(str(rollout.stop) for rollout in rollouts),
@@ -192,6 +202,12 @@ def _loops(trace: Trace) -> int:
 def _files_read(trace: Trace, first_write: int) -> int:
     done = [step.call for step in trace.steps[:first_write] if step.call.usable and step.error is None]
     return len({clean_path(call.args["rel_path"]) for call in done if call.name == "read_file"})
+
+
+def _cached(trace: Trace) -> list[bool]:
+    """Of each test run, whether the verdict cache answered it."""
+    runs = [step.report.cached for step in trace.steps if step.report]
+    return runs + ([trace.score.cached] if trace.score and trace.score.value is not None else [])
 
 
 def _repeated(trace: Trace) -> int:

@@ -23,7 +23,9 @@ class Report(Record):
     config: RunConfig
     versions: dict[str, str]
     sandbox: dict[str, str | bool]
-    """Which backend ran the tests, and what it promises."""
+    """Which backend ran the tests, what their runs shared, and what it promises."""
+    verdict_cache: bool
+    """Whether known verdicts were taken from the verdict cache; the summaries count them as `test_runs_cached`."""
     notices: tuple[str, ...]
     interrupted: bool
     stopped: str
@@ -39,6 +41,7 @@ def make_report(
     outcome: RunOutcome,
     versions: dict[str, str],
     sandbox: dict[str, str | bool],
+    verdict_cache: bool,
     notices: Sequence[str],
     wall_seconds: float,
 ) -> Report:
@@ -49,6 +52,7 @@ def make_report(
         config=config,
         versions=versions,
         sandbox=sandbox,
+        verdict_cache=verdict_cache,
         notices=tuple(notices),
         interrupted=outcome.interrupted,
         stopped=outcome.stopped,
@@ -64,7 +68,7 @@ def print_report(report: Report, console: Console) -> None:
     """The table: a row per task, then what the run as a whole showed."""
     config = report.config
     name = config.policy + (f" {config.model}" if config.model else "") + (" (ORACLE)" if config.oracle else "")
-    title = Text(f"{config.suite}, policy {name}, sandbox {report.sandbox['name']}")
+    title = Text(f"{config.suite}, policy {name}, sandbox {report.sandbox['name']}, isolation {config.isolation}")
     table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=0)
     table.add_column("task", min_width=max(map(len, report.tasks), default=0))
     for heading in ("solved", "steps", "writes", "parse errors", "loops", "tokens", "time s"):
@@ -116,6 +120,8 @@ def _lines(report: Report) -> list[str]:
         f"time: {report.wall_seconds:.1f} s; in rollouts: model {total.model_seconds:.1f} s, "
         f"tools {total.tool_seconds:.1f} s, tests {total.test_seconds:.1f} s"
     )
+    hits = f"{total.test_runs_cached} of them from the verdict cache" if report.verdict_cache else "no verdict cache"
+    lines.append(f"test runs: {total.test_runs}, {hits}")
     if total.retried_faults:
         lines.append(f"faults that were retried: {_said(total.retried_faults)}")
     if total.unscored:

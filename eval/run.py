@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from harness.records import Header, Record, Sampling, StopReason, Task, TestPoli
 from harness.redaction import Redactor
 from harness.rollout import RolloutLimits, derived_seed, rollout
 from harness.trace_store import TRACES, TraceStore
-from sandboxes.base import SandboxBackend
+from sandboxes.base import Isolation, SandboxBackend
 from suites.base import Suite
 
 RUN_FILE, REPORT_FILE = "run.json", "report.json"
@@ -37,6 +38,7 @@ class RunConfig(Record):
     test_policy: TestPolicy
     tool_protocol: str
     sandbox: str
+    isolation: Isolation
     max_iters: int
     rollouts: int
     seed: int
@@ -114,6 +116,7 @@ class Run:
         An interruption ends the rollouts in flight as unscored and is noted; PolicyRefused and
         bugs are raised once the other threads have ended.
         """
+        self._prepare(jobs)
         with ThreadPoolExecutor(workers, thread_name_prefix="rollout") as pool:
             futures = [pool.submit(self._one, task, index) for task, index in jobs]
             try:
@@ -129,6 +132,13 @@ class Run:
                     self._backend.close()
         self.outcome.rollouts.sort(key=lambda metrics: (metrics.task, metrics.index))
         return self.outcome
+
+    def _prepare(self, jobs: Sequence[tuple[Task, int]]) -> None:
+        """Tell the backend what will be opened: a sandbox a rollout for the score, and one for the runs before."""
+        each = {TestPolicy.ON_WRITE: 2, TestPolicy.FINAL: 1, TestPolicy.NEVER: 0}[self._config.test_policy]
+        kinds = Counter((task.resources, task.image) for task, _ in jobs if each)
+        for (resources, image), rollouts in kinds.items():
+            self._backend.prepare(resources, image, each * rollouts)
 
     @staticmethod
     def _raise_first(futures: list[Future[None]]) -> None:
@@ -171,6 +181,8 @@ class Run:
             policy=config.policy,
             sampling=Sampling(temperature=config.temperature, max_tokens=config.max_tokens, seed=seed),
             test_policy=config.test_policy,
+            sandbox=config.sandbox,
+            isolation=config.isolation,
         )
 
     def _watch_errors(self, metrics: RolloutMetrics) -> None:

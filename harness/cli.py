@@ -48,10 +48,18 @@ def add_suite_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sandbox_flags(parser: argparse.ArgumentParser) -> None:
+    from sandboxes.base import Isolation
     from sandboxes.choose import CHOICES
 
     parser.add_argument(
         "--sandbox", choices=CHOICES, default="auto", help="where tests run (default: the best there is)"
+    )
+    parser.add_argument(
+        "--isolation",
+        choices=[str(item) for item in Isolation],
+        default=str(Isolation.CONTAINER),
+        help="container (default): each rollout has containers of its own; run: containers serve many rollouts, each "
+        "run walled off from the next",
     )
     parser.add_argument("--base-image", default="", help="Docker image with Python (REPO_AGENT_BASE_IMAGE)")
     parser.add_argument("--num-workers", type=at_least(1), default=2, help="rollouts at the same time (default: 2)")

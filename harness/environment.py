@@ -14,7 +14,7 @@ from typing import Protocol, Self, TypeVar
 
 from harness.grading import graded_tree, run_feedback, run_scoring
 from harness.records import Completion, FinishReason, Message, Score, StopReason, Task, TestPolicy, TestReport
-from sandboxes.base import Sandbox, SandboxBackend, SandboxError
+from sandboxes.base import Sandbox, SandboxBackend, SandboxError, SandboxNotStarted
 from sandboxes.workspace import Workspace
 from tools.files import FileState, ToolErrorKind, ToolResult, execute
 from tools.protocol import FINAL, RESULT_HEAD, ToolCall, parse
@@ -64,6 +64,7 @@ class RepoEnvironment:
         self.task, self._backend, self._test_policy = task, backend, test_policy
         self.state = state or FileState(task.tree)
         self._sandbox: Sandbox | None = None
+        self._scores: dict[str, Score] = {}
 
     def start(self) -> tuple[Message, ...]:
         """The system prompt and the goal."""
@@ -115,15 +116,20 @@ class RepoEnvironment:
         return _retried(run)
 
     def score(self) -> Score:
-        """The grade of the current tree, taken in a fresh sandbox; unscored where the test policy is `never`."""
+        """The grade of the current tree, taken in a fresh sandbox; unscored where the test policy is `never`.
+
+        A tree that was graded stands: its verdict was the first thing that its sandbox ever ran.
+        """
         if self._test_policy is TestPolicy.NEVER:
             return Score(value=None, why="not tested")
+        if self.tree.digest not in self._scores:
+            self._close()  # or rollouts could hold all the room there is while each waits for more
+            self._scores[self.tree.digest] = _retried(self._graded)
+        return self._scores[self.tree.digest]
 
-        def run() -> Score:
-            with self._backend.open(self.task.resources, self.task.image) as sandbox:
-                return run_scoring(self.task, self.tree, sandbox)[0]
-
-        return _retried(run)
+    def _graded(self) -> Score:
+        with self._backend.open(self.task.resources, self.task.image) as sandbox:
+            return run_scoring(self.task, self.tree, sandbox)[0]
 
     def patch(self) -> str:
         """The edits so far that count, as a unified diff against the task's tree."""
@@ -131,7 +137,7 @@ class RepoEnvironment:
         return graded.diff() if graded.edits != self.task.tree.edits else ""
 
     def fork(self) -> RepoEnvironment:
-        """The same state, an independent future."""
+        """The same state, an independent future: a reference, whatever the tree's size."""
         return RepoEnvironment(self.task, self._backend, self._test_policy, self.state)
 
     def _close(self) -> None:
@@ -171,6 +177,8 @@ def _retried(run: Callable[[], Result]) -> Result:
     for attempt in range(SANDBOX_ATTEMPTS):
         try:
             return run()
+        except SandboxNotStarted:
+            raise
         except SandboxError:
             if attempt + 1 == SANDBOX_ATTEMPTS:
                 raise

@@ -1,15 +1,13 @@
 """How a tree is graded: the task's own tests on the pristine base, with only the allowed edits over it.
 
 The agent's tree is never graded as it is. Tests and configuration come from the task, the outcome is read test by test,
-and canaries (driver-owned tests with unpredictable names, some of which must fail) tell a report bent from inside.
+and canaries (see sandboxes.canaries) tell a report bent from inside.
 """
 
 from __future__ import annotations
 
-import random
-
 from harness.records import Score, Task, TestReport
-from sandboxes.base import Canary, Command, ExecResult, PytestRun, Sandbox, TestRecord
+from sandboxes.base import Command, ExecResult, PytestRun, Sandbox, TestRecord
 from sandboxes.workspace import File, Mode, PathError, Workspace
 
 FEEDBACK_FAILURES = 3
@@ -52,52 +50,21 @@ def run_feedback(task: Task, tree: Workspace, sandbox: Sandbox) -> TestReport:
 def run_scoring(task: Task, tree: Workspace, sandbox: Sandbox) -> tuple[Score, TestReport]:
     """The run that decides: every expected test, the task's limits, canaries, strict equality."""
     graded, ignored = graded_tree(task, tree)
-    names = [f"test_{number:08x}" for number in random.SystemRandom().sample(range(16**8), 6)]
-    among = tuple(Canary(name, passes) for name, passes in zip(names, (True, False, False), strict=False))
-    apart = (Canary(names[3], passes=True), Canary(names[4], passes=False))
-    file = f"{names[5]}.py"
-    graded = graded.write(file, _canary_file(apart))
-    run = PytestRun(
-        (*task.test_args, file),
-        task.test_cpu_s,
-        test_wall_s=5 * task.test_cpu_s,
-        canaries=among,
-        strict_equality=True,
-    )
-    result = sandbox.run(graded, Command(run, task.pythonpath, limits=task.limits))
-    report = report_of(task, result, among + apart)
+    run = PytestRun(task.test_args, task.test_cpu_s, test_wall_s=5 * task.test_cpu_s, scoring=True)
+    report = report_of(task, sandbox.run(graded, Command(run, task.pythonpath, limits=task.limits)))
     return _score(report, ignored), report
 
 
-def _canary_file(canaries: tuple[Canary, ...]) -> bytes:
-    """Canaries in a module of their own: compiled after the target was imported, it tells patched assertions."""
-    left, right = random.SystemRandom().sample(range(10**6), 2)
-    return "".join(
-        f"def {canary.name}():\n    assert [{left}, 'a'] == [{left if canary.passes else right}, 'a']\n\n\n"
-        for canary in canaries
-    ).encode()
-
-
-def report_of(task: Task, result: ExecResult, canaries: tuple[Canary, ...] = (), max_failures: int = 0) -> TestReport:
-    """A report from what the reporter saw; canaries are checked and taken out."""
+def report_of(task: Task, result: ExecResult, max_failures: int = 0) -> TestReport:
+    """A report from what the reporter saw. Every expected test passing without the canaries is no pass."""
     outcomes: dict[str, str] = {}
     messages: dict[str, str] = {}
-    wrong = 0
-    by_name = {canary.name: canary for canary in canaries}
-    seen: set[str] = set()
     for record in result.records:
-        name = record.id.rpartition("::")[2]
-        if name in by_name:
-            wrong += name in seen or record.outcome != ("passed" if by_name[name].passes else "failed")
-            seen.add(name)
-            continue
         outcomes[record.id] = _merged(outcomes.get(record.id), record)
         if record.message and outcomes[record.id] != "passed":
             messages[record.id] = record.message
     complete = all(outcomes.get(test) == "passed" for test in task.expected_tests)
-    tampered = result.tampered or ("a canary gave the wrong outcome" if wrong else "")
-    if complete and not tampered and seen != set(by_name):
-        tampered = "a canary is missing"
+    missing = "a canary is missing" if complete and result.canaries_missing else ""
     failures = sum(outcome in ("failed", "error") for outcome in outcomes.values())
     return TestReport(
         outcomes=outcomes,
@@ -106,8 +73,9 @@ def report_of(task: Task, result: ExecResult, canaries: tuple[Canary, ...] = (),
         seconds=result.wall_s,
         timed_out=result.timed_out,
         stopped_early=bool(max_failures and failures) and any(test not in outcomes for test in task.expected_tests),
-        tampered=tampered,
+        tampered=result.tampered or missing,
         output_tail="" if outcomes else result.output[-TAIL_CHARS:],
+        cached=result.cached,
     )
 
 
@@ -125,4 +93,4 @@ def _score(report: TestReport, ignored: tuple[str, ...]) -> Score:
         why = "the test run went over its limits"
     else:
         why = f"{report.count_passed} of {len(report.expected)} expected tests passed"
-    return Score(value=1.0 if report.passed else 0.0, why=why, parts=parts, ignored_edits=ignored)
+    return Score(value=1.0 if report.passed else 0.0, why=why, parts=parts, ignored_edits=ignored, cached=report.cached)

@@ -85,6 +85,8 @@ class TestReport(Record):
     """The run was told to stop after the first failures."""
     tampered: str = ""
     output_tail: str = ""
+    cached: bool = False
+    """Taken from the verdict cache: nothing was run."""
 
     @property
     def passed(self) -> bool:
@@ -104,6 +106,8 @@ class Score(Record):
     parts: dict[str, float] = Field(default_factory=dict)
     ignored_edits: tuple[str, ...] = ()
     """Changed files that the task does not allow, left out of the graded tree."""
+    cached: bool = False
+    """The test run behind it came from the verdict cache."""
 
 
 class StopReason(StrEnum):
@@ -175,6 +179,10 @@ class Header(Record):
     sampling: Sampling
     """Its seed is the rollout's own."""
     test_policy: TestPolicy
+    sandbox: str = ""
+    """The backend that ran the tests."""
+    isolation: str = ""
+    """What its runs shared: see sandboxes.base.Isolation."""
     prompt: tuple[Message, ...] = ()
 
 

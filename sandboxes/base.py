@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -19,6 +20,46 @@ class SandboxError(Exception):
 
 class SandboxUnavailable(SandboxError):
     """This kind of sandbox cannot be had on this machine; the message says what to do about it."""
+
+
+class SandboxNotStarted(SandboxError):
+    """A sandbox could not be started, retries included: trying once more at once is of no use."""
+
+
+class Isolation(StrEnum):
+    """What is shared between the runs of different rollouts."""
+
+    CONTAINER = "container"
+    """Nothing: each `open` gives a sandbox of its own, and its end is the end of all that ran in it."""
+    RUN = "run"
+    """The sandbox: it serves many rollouts of the same image, one run at a time, each walled off from the next."""
+
+
+class Limit(StrEnum):
+    """A limit that a run ran into."""
+
+    WALL = "wall"
+    CPU = "cpu"
+    MEMORY = "memory"
+    """A process of the run was killed because the sandbox's memory was used up."""
+    PIDS = "pids"
+    DISK = "disk"
+    """The tree's or the temporary file system was full when the run ended."""
+    OUTPUT = "output"
+    """The middle of the output was dropped."""
+    TEST = "test"
+    """A test went over its own limit of CPU or wall-clock time, and has failed for that."""
+
+
+class Wall(StrEnum):
+    """What stands between one run and the next in the same sandbox, the strongest first."""
+
+    NAMESPACES = "namespaces"
+    """Mount, process and IPC namespaces of its own: what a run did to files and processes ends with it."""
+    USER = "user"
+    """Another user than the runner's; what the run left is removed, and the removal verified."""
+    REMOVAL = "removal"
+    """The runner's own user: what the run left is removed."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +88,6 @@ class Resources:
 
 
 @dataclass(frozen=True)
-class Canary:
-    """A driver-owned test, added to a scoring run under an unpredictable name."""
-
-    name: str
-    passes: bool
-
-
-@dataclass(frozen=True)
 class PytestRun:
     """A run of pytest whose outcomes are reported test by test."""
 
@@ -64,9 +97,11 @@ class PytestRun:
     test_wall_s: float = 60.0
     max_failures: int = 0
     """Stop after so many failures; 0 runs everything."""
-    canaries: tuple[Canary, ...] = ()
-    strict_equality: bool = False
-    """Tell values that are equal to everything, where a test compares with `==` (for scoring runs)."""
+    scoring: bool = False
+    """Add canaries (see sandboxes.canaries), and tell values that are equal to everything."""
+    cold: bool = False
+    """Start a new interpreter for this run, as `python -m pytest` does; it is chosen anyway where the tree or the
+    environment asks for it."""
 
 
 @dataclass(frozen=True)
@@ -93,18 +128,31 @@ class TestRecord:
 
 @dataclass(frozen=True)
 class ExecResult:
-    """What a run did. `exit_code` is negative for a signal."""
+    """What a run did. `exit_code` is negative for a signal; it and `output` of a scoring run are with canaries."""
 
     exit_code: int
     output: str
-    truncated: bool = False
-    timed_out: bool = False
-    """The run was ended at its wall-clock or CPU limit."""
+    hit: frozenset[Limit] = frozenset()
+    """The limits that it ran into."""
     wall_s: float = 0.0
     cpu_s: float = 0.0
     records: tuple[TestRecord, ...] = ()
+    """The tests, canaries left out."""
     tampered: str = ""
     """Why the reporter holds the run for manipulated; empty where it saw nothing."""
+    canaries_missing: bool = False
+    """A canary of a scoring run was not reported: the run ended early, or was bent."""
+    cached: bool = False
+    """Taken from the verdict cache: nothing was run."""
+
+    @property
+    def truncated(self) -> bool:
+        return Limit.OUTPUT in self.hit
+
+    @property
+    def timed_out(self) -> bool:
+        """The run was ended at its wall-clock or CPU limit."""
+        return bool(self.hit & {Limit.WALL, Limit.CPU})
 
 
 @dataclass(frozen=True)
@@ -116,7 +164,9 @@ class Promises:
     separate_user: bool
     """Code inside cannot change the tree's own files, nor signal the runner."""
     memory_limit: bool
+    """One limit of memory for all processes of a sandbox (else each process has its own)."""
     pids_limit: bool
+    wall: Wall
 
 
 class Sandbox(Protocol):
@@ -131,16 +181,26 @@ class Sandbox(Protocol):
 
 
 class SandboxBackend(Protocol):
-    """Where sandboxes come from. `open` raises SandboxError (`image` empty: the base image, where the backend has
-    images); `close` removes all that this backend started."""
+    """Where sandboxes come from; `image` empty is the base image, where the backend has images."""
 
     @property
     def name(self) -> str: ...
     @property
+    def isolation(self) -> Isolation: ...
+    @property
     def promises(self) -> Promises: ...
     @property
     def about(self) -> dict[str, str]:
-        """What runs the tests: versions of Python and pytest, and the image where there is one."""
+        """What runs the tests: versions of Python and pytest, the image where there is one, how trees get in."""
 
-    def open(self, resources: Resources, image: str = "") -> Sandbox: ...
-    def close(self) -> None: ...
+    def identity(self, image: str = "") -> str:
+        """What a verdict depends on besides tree, command and resources: the image's digest, the guest's version."""
+
+    def prepare(self, resources: Resources, image: str, sandboxes: int) -> None:
+        """So many sandboxes will be opened: a hint, by which they may be started ahead."""
+
+    def open(self, resources: Resources, image: str = "") -> Sandbox:
+        """A sandbox of one's own. Raises SandboxError."""
+
+    def close(self) -> None:
+        """Remove all that this backend started."""

@@ -1,7 +1,8 @@
 """bubblewrap: namespaces without an engine. No network, no host files but the interpreter's; no common limit of
 memory or processes.
 
-One user id inside: code of a run has the runner's own, so it can change the tree's files while it runs.
+One user id inside: code of a run has the runner's own, so it can change the tree's files while it runs. A sandbox dies
+with the thread that opened it (the kernel's parent-death signal follows threads): keep that thread, as a pool does.
 """
 
 from __future__ import annotations
@@ -11,22 +12,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sandboxes.base import Promises, Resources, SandboxUnavailable
-from sandboxes.guest_sandbox import BOOTSTRAP, ENVIRONMENT, GuestSandbox
+from sandboxes.base import Isolation, Promises, Resources, SandboxUnavailable, Wall
+from sandboxes.guest_bundle import guest_version
+from sandboxes.guest_sandbox import BOOTSTRAP, ENVIRONMENT, GuestOptions, GuestSandbox
 from sandboxes.host_python import about_host, base_interpreter, pytest_packages
 from sandboxes.process_channel import ProcessChannel
 
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives")
-TREE, SITE, SCRATCH = "/work", "/guest-site", ["/tmp", "/dev/shm"]
+TREE, SITE, SCRATCH = "/work", "/guest-site", ("/tmp", "/dev/shm")
 
 
 class BubblewrapBackend:
     """Sandboxes made with `bwrap`. Raises SandboxUnavailable where it is missing or the kernel refuses namespaces."""
 
     name = "bubblewrap"
-    promises = Promises(boundary=True, separate_user=False, memory_limit=False, pids_limit=False)
+    promises = Promises(boundary=True, separate_user=False, memory_limit=False, pids_limit=False, wall=Wall.REMOVAL)
 
-    def __init__(self) -> None:
+    def __init__(self, isolation: Isolation = Isolation.CONTAINER) -> None:
+        self.isolation = isolation
         if not shutil.which("bwrap"):
             raise SandboxUnavailable("bubblewrap is not installed (its command is bwrap)")
         self._packages = pytest_packages()
@@ -53,16 +56,24 @@ class BubblewrapBackend:
             argv += ["--size", str(resources.disk_bytes), "--tmpfs", path]
         return [*argv, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
 
+    def identity(self, image: str = "") -> str:
+        return f"{self.about} guest {guest_version()}"
+
+    def prepare(self, resources: Resources, image: str, sandboxes: int) -> None:
+        """Nothing is started ahead: see sandboxes.pool."""
+
     def open(self, resources: Resources, image: str = "") -> GuestSandbox:
         guest = [str(base_interpreter()), "-S", "-s", "-B", "-c", BOOTSTRAP, SITE]
         channel = ProcessChannel([*self._wrap(resources), *guest], ENVIRONMENT, lambda: None)
-        options: dict[str, object] = {
-            "root": TREE,
-            "scratch": SCRATCH,
-            "home": "/tmp",
-            "separate_user": False,
-            "address_space": resources.memory_bytes,
-        }
+        options = GuestOptions(
+            root=TREE,
+            scratch=SCRATCH,
+            home="/tmp",
+            separate_user=False,
+            private=True,
+            address_space=resources.memory_bytes,
+            disk_bytes=resources.disk_bytes,
+        )
         path = f"{base_interpreter().parent}:{ENVIRONMENT['PATH']}"
         return GuestSandbox(channel, options, {"PATH": path})
 

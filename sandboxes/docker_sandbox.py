@@ -1,152 +1,122 @@
-"""Docker: one container per sandbox, with the guest runner as its first process.
+"""Docker: the guest runner as the first process of a container that lives as long as its stream.
 
-The container has no network, a read-only root, and all capabilities dropped but the five that the runner needs to give
-up its identity, to kill what a run left and to clean up; target code runs as `nobody` with none. Its standard input is
-the stream to the guest: when that closes, whatever ended the owner, the guest ends, and the engine removes the
-container.
+The container has no network, a read-only root, and all capabilities dropped but the four that the runner needs to give
+up its identity, to kill what a run left and to clean up; target code runs as another user with none. Trees are mounted
+read-only, where only the runner can read them. With `Isolation.RUN` the runner also has SYS_ADMIN, to wall each run
+off by namespaces: a compromised runner is then worse, so such a container never serves more than one backend.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
-import socket
-import struct
-import tarfile
 import threading
-import time
-import uuid
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import docker
 import docker.errors
-import requests.exceptions
-import urllib3.exceptions
+from docker.types import Mount
 
-from sandboxes.base import Promises, Resources, SandboxError, SandboxUnavailable
-from sandboxes.guest_sandbox import BOOTSTRAP, ENVIRONMENT, GuestSandbox
+from sandboxes.base import Isolation, Promises, Resources, SandboxError, SandboxUnavailable, Wall
+from sandboxes.docker_channel import FAULTS, ContainerChannel, engine_faults
+from sandboxes.docker_images import DEFAULT_IMAGE, find_image, image_with_pytest
+from sandboxes.guest_bundle import guest_version
+from sandboxes.guest_sandbox import BOOTSTRAP, ENVIRONMENT, GuestOptions, GuestSandbox
+from sandboxes.leftovers import sweep
+from sandboxes.run_scope import RunScope
+from sandboxes.tree_store import TreeStore
 
-DEFAULT_IMAGE = "python:3.11-slim"
-LABEL = "repo-agent"
-GUEST_CAPABILITIES = ["SETUID", "SETGID", "KILL", "DAC_OVERRIDE", "FOWNER"]
-TREE, SCRATCH = "/work", ["/tmp", "/dev/shm"]
-BUILD_ENVIRONMENT = ("PIP_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
-BUILD_CERTIFICATES = "/tmp/repo-agent-certificates.pem"
-_FAULTS = (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
+GUEST_CAPABILITIES = ["SETUID", "SETGID", "KILL", "DAC_OVERRIDE"]
+TREE, SCRATCH, BASES, SHIPPED = "/work", ("/tmp", "/dev/shm"), "/repo-agent-bases", "/repo-agent-shipped"
 
 
 class DockerBackend:
-    """Sandboxes on a Docker engine, found as the `docker` command finds it.
+    """Sandboxes on a Docker engine, found as the `docker` command finds it. One is started at once, as a trial.
 
     Raises:
         SandboxUnavailable: no engine answers, or the base image can neither be found nor pulled.
     """
 
     name = "docker"
-    promises = Promises(boundary=True, separate_user=True, memory_limit=True, pids_limit=True)
 
-    def __init__(self, base_image: str = "", run_id: str = "") -> None:
-        self.run_id = run_id or uuid.uuid4().hex[:12]
+    def __init__(self, base_image: str = "", run_id: str = "", isolation: Isolation = Isolation.CONTAINER) -> None:
+        self.isolation = isolation
+        self.about: dict[str, str] = {}
         self._base_image = base_image or os.environ.get("REPO_AGENT_BASE_IMAGE") or DEFAULT_IMAGE
         self._images: dict[str, str] = {}
-        self.about: dict[str, str] = {}
+        self._namespaces = isolation is Isolation.RUN
+        self._mounts = True
         self._lock = threading.Lock()
+        self._scope = RunScope(run_id, engine=True)
+        self._client = _client()
+        self._trial: GuestSandbox | None = None
         try:
-            self._client = docker.from_env(timeout=120)
-            self._client.ping()
-        except _FAULTS as error:
-            raise SandboxUnavailable(
-                "no Docker engine answers: start one (or set DOCKER_HOST), or choose --sandbox bubblewrap"
-            ) from error
-        try:
-            self._image(self._base_image)
+            self._store = TreeStore(self._scope.directory / "bases")
+            self._trial = self._open(Resources(), self._base_image)
+            self._describe(self._trial)
         except BaseException:
-            self._client.close()
+            self.close()
             raise
 
+    @property
+    def run_id(self) -> str:
+        return self._scope.run_id
+
+    @property
+    def promises(self) -> Promises:
+        wall = Wall.NAMESPACES if self._namespaces else Wall.USER
+        return Promises(boundary=True, separate_user=True, memory_limit=True, pids_limit=True, wall=wall)
+
+    def identity(self, image: str = "") -> str:
+        return f"{self._image(image or self._base_image)} guest {guest_version()}"
+
+    def prepare(self, resources: Resources, image: str, sandboxes: int) -> None:
+        """Nothing is started ahead: see sandboxes.pool."""
+
     def open(self, resources: Resources, image: str = "") -> GuestSandbox:
-        return self._start(resources, self._image(image or self._base_image))
+        with self._lock:
+            trial = self._trial
+            if trial is not None and (resources, image or self._base_image) == (Resources(), self._base_image):
+                self._trial = None
+                return trial
+        return self._open(resources, image or self._base_image)
+
+    def _open(self, resources: Resources, name: str) -> GuestSandbox:
+        """A container of the image, or, where that turns out to have no pytest, of one derived from it."""
+        known = name in self._images
+        sandbox = self._started(resources, self._image(name))
+        if known or sandbox.hello["pytest"]:
+            return sandbox
+        sandbox.close()
+        with self._lock:
+            self._images[name] = image_with_pytest(self._client, self._images[name], self._scope)
+        return self._started(resources, self._image(name))
 
     def _image(self, name: str) -> str:
-        """The id of an image that holds pytest: the named one, or one derived from it."""
         with self._lock:
             if name not in self._images:
-                self._images[name] = self._with_pytest(self._find(name))
+                self._images[name] = find_image(self._client, name)
             return self._images[name]
 
-    def _find(self, name: str) -> str:
+    def _started(self, resources: Resources, image: str) -> GuestSandbox:
+        """A container; without mount or namespaces where this engine turns out to refuse them."""
         try:
-            return str(self._client.images.get(name).id)
-        except docker.errors.ImageNotFound:
-            pass
-        except _FAULTS as error:
-            raise SandboxError(f"the Docker engine failed: {_said(error)}") from error
-        try:
-            return str(self._client.images.pull(*_name_and_tag(name)).id)
-        except _FAULTS as error:
-            raise SandboxUnavailable(
-                f"Docker has no image {name} and cannot pull it: "
-                "name another with --base-image or REPO_AGENT_BASE_IMAGE"
-            ) from error
-
-    def _with_pytest(self, image: str) -> str:
-        if self._probe(image)["pytest"]:
-            return image
-        tag = f"repo-agent-pytest:{image.rpartition(':')[2][:20]}"
-        with _engine("find an image"):
-            try:
-                derived = str(self._client.images.get(tag).id)
-            except docker.errors.ImageNotFound:
-                derived = self._derive(image, tag)
-        self._probe(derived)
-        return derived
-
-    def _probe(self, image: str) -> dict[str, Any]:
-        """The greeting of a guest in the image; what it says of the first image asked for is what reports say."""
-        with self._start(Resources(), image) as sandbox:
-            hello = sandbox.hello
-        if not self.about.get("pytest"):
-            versions = {"python": str(hello["python"]), "pytest": str(hello["pytest"])}
-            self.about = {"image": self._base_image, "image_id": image, **versions}
-        return hello
-
-    def _derive(self, image: str, tag: str) -> str:
-        """Install pytest once. The host's pip settings reach the installation, and never the image."""
-        environment, certificates = _build_environment()
-        install = ["python3", "-m", "pip", "install", "--no-cache-dir", "--root-user-action=ignore", "pytest"]
-        with _engine("build an image with pytest"):
-            container = self._client.containers.create(
-                image,
-                ["sleep", "600"],
-                labels=self._labels(),
-                entrypoint=[],
-                user="0:0",
-                network_mode="host",
-                hostname="sandbox",
-                use_config_proxy=False,
-            )
-            try:
-                container.start()
-                container.put_archive("/", certificates)
-                code, output = container.exec_run(install, environment=environment)
-                if code:
-                    said = bytes(output).decode(errors="replace").strip().splitlines()[-1:]  # type: ignore[arg-type]
-                    raise SandboxUnavailable(f"pytest is not in image {image} and cannot be installed there: {said}")
-                container.exec_run(["rm", "-f", BUILD_CERTIFICATES])
-                made = container.commit(*_name_and_tag(tag), conf={"Cmd": ["python3"], "Labels": {LABEL: "image"}})
-                return str(made.id)
-            finally:
-                container.remove(force=True)
-
-    def _labels(self) -> dict[str, str]:
-        return {LABEL: "sandbox", f"{LABEL}.run": self.run_id, f"{LABEL}.owner": str(os.getpid())}
+            sandbox = self._start(resources, image)
+        except SandboxError as error:
+            if not self._mounts or "bind source path" not in str(error):
+                raise
+            self._mounts = False  # the engine is on another machine
+            return self._started(resources, image)
+        if self._namespaces and sandbox.hello["refused"]:
+            self._namespaces = False
+            self.about["namespaces"] = f"refused: {sandbox.hello['refused']}"
+            sandbox.close()
+            return self._started(resources, image)
+        return sandbox
 
     def _start(self, resources: Resources, image: str) -> GuestSandbox:
-        with _engine("start a container"):
+        self._scope.guard()
+        options = self._options(resources)
+        with engine_faults("start a container"):
             api = self._client.api
             created = api.create_container(
                 image,
@@ -155,144 +125,78 @@ class DockerBackend:
                 user="0:0",
                 working_dir="/",
                 environment=ENVIRONMENT,
-                labels=self._labels(),
+                labels=self._scope.labels(),
                 stdin_open=True,
                 network_disabled=True,
-                host_config=api.create_host_config(**_host_config(resources)),
+                host_config=api.create_host_config(**self._host_config(resources, options.disk_bytes)),
             )
-            channel = _ContainerChannel(self._client, created["Id"])
-        options = {"root": TREE, "scratch": SCRATCH, "home": "/tmp", "separate_user": True, "address_space": 0}
-        return GuestSandbox(channel, options)
+            channel = ContainerChannel(self._client, created["Id"])
+        return GuestSandbox(channel, options, put=self._store.put)
+
+    def _options(self, resources: Resources) -> GuestOptions:
+        return GuestOptions(
+            root=TREE,
+            scratch=SCRATCH,
+            home="/tmp",
+            separate_user=True,
+            private=True,
+            namespaces=self._namespaces,
+            user_per_run=self.isolation is Isolation.RUN,
+            disk_bytes=min(resources.disk_bytes, resources.memory_bytes // 4),
+            bases=BASES,
+            shipped=SHIPPED,
+            marker=self._store.marker if self._mounts else "",
+        )
+
+    def _host_config(self, resources: Resources, disk_bytes: int) -> dict[str, Any]:
+        size = f"rw,nosuid,nodev,exec,size={disk_bytes}"
+        config: dict[str, Any] = {
+            "network_mode": "none",
+            "read_only": True,
+            "auto_remove": True,
+            "cap_drop": ["ALL"],
+            "cap_add": [*GUEST_CAPABILITIES, *(["SYS_ADMIN"] if self._namespaces else [])],
+            "security_opt": ["no-new-privileges"],
+            "mem_limit": resources.memory_bytes,
+            "memswap_limit": resources.memory_bytes,
+            "pids_limit": resources.pids,
+            "nano_cpus": int(resources.cpus * 1e9),
+            "shm_size": disk_bytes // 4,
+            "tmpfs": {TREE: f"{size},mode=1777", "/tmp": f"{size},mode=1777", SHIPPED: f"{size},mode=700"},
+        }
+        if self._mounts:
+            config["mounts"] = [Mount(BASES, str(self._store.place), type="bind", read_only=True)]
+        return config
+
+    def _describe(self, sandbox: GuestSandbox) -> None:
+        """What reports say: taken from the greeting of the first sandbox."""
+        image = self._images[self._base_image]
+        self.about |= {"image": self._base_image, "image_id": image}
+        self.about |= {name: str(sandbox.hello[name]) for name in ("python", "pytest")}
+        self.about["trees"] = "mounted read-only" if sandbox.hello["mounted"] else "shipped over the stream"
 
     def close(self) -> None:
         """Remove every container of this run."""
-        with _engine("remove containers"):
-            mine: dict[str, str | list[str] | bool] = {"label": f"{LABEL}.run={self.run_id}"}
-            for container in self._client.containers.list(all=True, filters=mine, ignore_removed=True):
-                with contextlib.suppress(docker.errors.APIError):  # it is going already
-                    container.remove(force=True)
-        self._client.close()
-
-
-def _host_config(resources: Resources) -> dict[str, Any]:
-    size = f"rw,nosuid,nodev,exec,size={resources.disk_bytes}"
-    return {
-        "network_mode": "none",
-        "read_only": True,
-        "auto_remove": True,
-        "cap_drop": ["ALL"],
-        "cap_add": GUEST_CAPABILITIES,
-        "security_opt": ["no-new-privileges"],
-        "mem_limit": resources.memory_bytes,
-        "memswap_limit": resources.memory_bytes,
-        "pids_limit": resources.pids,
-        "nano_cpus": int(resources.cpus * 1e9),
-        "shm_size": 64 * 2**20,
-        "tmpfs": {TREE: f"{size},mode=1777", "/tmp": f"{size},mode=1777"},
-    }
-
-
-def _build_environment() -> tuple[dict[str, str], bytes]:
-    """Variables for an installation inside a container, and a tar archive of the host's certificates that they name."""
-    environment = {key: value for key, value in os.environ.items() if key.upper().startswith(BUILD_ENVIRONMENT)}
-    environment["PIP_BREAK_SYSTEM_PACKAGES"] = "1"
-    archive = io.BytesIO()
-    named = [Path(os.environ[key]) for key in CERTIFICATES if os.environ.get(key)]
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        if named and named[0].is_file():
-            tar.add(named[0].resolve(), BUILD_CERTIFICATES)
-            environment |= dict.fromkeys(CERTIFICATES, BUILD_CERTIFICATES)
-    return environment, archive.getvalue()
-
-
-def _name_and_tag(name: str) -> tuple[str, str | None]:
-    repository, colon, tag = name.rpartition(":")
-    return (repository, tag) if colon and "/" not in tag else (name, "latest")
-
-
-def _said(error: Exception) -> str:
-    said = str(getattr(error, "explanation", None) or error).strip() or type(error).__name__
-    return said.splitlines()[0]
-
-
-@contextlib.contextmanager
-def _engine(what: str) -> Iterator[None]:
-    """Faults of the engine, told apart from everything else in one place."""
-    try:
-        yield
-    except docker.errors.ImageNotFound:
-        raise
-    except _FAULTS as error:
-        raise SandboxError(f"Docker could not {what}: {_said(error)}") from error
-
-
-class _ContainerChannel:
-    """The attached standard streams of a container, which it starts; Docker frames the output by stream."""
-
-    def __init__(self, client: docker.DockerClient, container: str) -> None:
-        self._client, self._container = client, container
-        self._output, self._errors = bytearray(), bytearray()
-        self._open = True
-        self._in_use = threading.Lock()
+        with self._lock:
+            trial, self._trial = self._trial, None
+        if trial is not None:
+            trial.close()
         try:
-            streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-            self._attached = client.api.attach_socket(container, params=streams)
-            self._socket = getattr(self._attached, "_sock", self._attached)  # over TLS it is the socket itself
-            client.api.start(container)
-        except BaseException:
-            self.close()
-            raise
-
-    def send(self, data: bytes) -> None:
-        try:
-            with self._in_use:
-                self._socket.settimeout(60)
-                self._socket.sendall(data)
-        except OSError as error:
-            raise self._lost() from error
-
-    def receive(self, size: int, deadline: float) -> bytes:
-        with self._in_use:
-            return self._receive(size, deadline)
-
-    def _receive(self, size: int, deadline: float) -> bytes:
-        while len(self._output) < size:
-            kind, length = struct.unpack(">B3xI", self._read(8, deadline))
-            (self._errors if kind == 2 else self._output).extend(self._read(length, deadline))
-            del self._errors[:-4096]
-        data = bytes(self._output[:size])
-        del self._output[:size]
-        return data
-
-    def _read(self, size: int, deadline: float) -> bytes:
-        parts: list[bytes] = []
-        while size:
-            try:
-                self._socket.settimeout(max(0.001, deadline - time.monotonic()))
-                data = self._socket.recv(min(size, 1 << 20))
-            except TimeoutError as error:
-                raise SandboxError("the container did not answer in time") from error
-            except OSError as error:
-                raise self._lost() from error
-            if not data:
-                raise self._lost()
-            parts.append(data)
-            size -= len(data)
-        return b"".join(parts)
-
-    def _lost(self) -> SandboxError:
-        said = self._errors.decode(errors="replace").strip().splitlines()
-        return SandboxError("the container ended unexpectedly" + (f": {said[-1]}" if said else ""))
-
-    def close(self) -> None:
-        """Remove the container; a read in another thread then ends with SandboxError."""
-        if not self._open:
+            left = sweep(self._client, self.run_id)
+        except SandboxError:  # the reaper goes on trying when this process has ended
             return
-        self._open = False
-        with contextlib.suppress(AttributeError, OSError):  # wakes up a thread that is reading
-            self._socket.shutdown(socket.SHUT_RDWR)
-        with contextlib.suppress(*_FAULTS):  # auto-removal may have been faster
-            self._client.api.remove_container(self._container, force=True)
-        with self._in_use, contextlib.suppress(AttributeError, OSError):  # its descriptor is not taken away before
-            self._attached.close()
-            self._socket.close()
+        finally:
+            self._client.close()
+        if not left:
+            self._scope.close()
+
+
+def _client() -> docker.DockerClient:
+    try:
+        client = docker.from_env(timeout=120)
+        client.ping()
+    except FAULTS as error:
+        raise SandboxUnavailable(
+            "no Docker engine answers: start one (or set DOCKER_HOST), or choose --sandbox bubblewrap"
+        ) from error
+    return client

@@ -7,15 +7,17 @@ import json
 import struct
 import threading
 import time
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from sandboxes.base import Command, ExecResult, PytestRun, SandboxError, TestRecord
+from sandboxes.base import Command, ExecResult, Limit, PytestRun, SandboxError, TestRecord, Wall
+from sandboxes.canaries import Canaries
+from sandboxes.guest.wire import PROTOCOL
+from sandboxes.guest_bundle import guest_source, reporter_source
 from sandboxes.workspace import File, Tree, Workspace
 
-PROTOCOL = 1
 START_S = 60.0
 """Wall-clock seconds that a guest may take to greet, a slow machine included."""
 GRACE_S = 30.0
@@ -35,15 +37,43 @@ ENVIRONMENT = {
 """The whole environment of a run, whatever the backend; the host's is never inherited."""
 
 BOOTSTRAP = """
-import json, struct, sys, types
+import json, struct, sys
 sys.path[:] = [path for path in sys.path if path] + sys.argv[1:]
-boot = json.loads(sys.stdin.buffer.read(struct.unpack(">I", sys.stdin.buffer.read(4))[0]).decode())
-made = {}
-for name, source in boot["modules"]:
-    module = made[name] = types.ModuleType(name)
-    exec(compile(source, "<%s>" % name, "exec"), module.__dict__)
-made["guest"].serve(boot["options"], made["guest_pytest"].run_pytest, made["guest_pytest"].warm_up)
+size, = struct.unpack(">I", sys.stdin.buffer.read(4))
+boot = json.loads(sys.stdin.buffer.read(size).decode())
+guest = {"__name__": "guest"}
+exec(compile(boot["guest"], "<guest>", "exec"), guest)
+guest["serve"](boot["options"], boot["reporter"])
 """
+
+
+@dataclass(frozen=True)
+class GuestOptions:
+    """How a guest works in its place."""
+
+    root: str
+    """Where the tree is laid out."""
+    scratch: tuple[str, ...]
+    """What a run can write to besides."""
+    home: str
+    separate_user: bool
+    """Runs have another user than the runner, if the runner is root."""
+    private: bool
+    """Files, processes and IPC objects that it sees are the sandbox's own."""
+    namespaces: bool = False
+    """Wall each run off by namespaces, where the kernel lets the runner do so."""
+    user_per_run: bool = False
+    address_space: int = 0
+    """Bytes of memory of one process; 0 where the sandbox as a whole is limited."""
+    disk_bytes: int = 0
+    bases: str = ""
+    """Where the driver's trees are mounted; empty where trees are kept in the runner's memory."""
+    shipped: str = ""
+    """Where trees are written that could not be mounted."""
+    marker: str = ""
+    """By which the guest tells that the mount is ours."""
+    ttl_s: int = 24 * 3600
+    """The guest ends after so many seconds, whatever became of its owner."""
 
 
 class Channel(Protocol):
@@ -55,39 +85,68 @@ class Channel(Protocol):
 
 
 class GuestSandbox:
-    """Runs commands through a guest. One run at a time; after any fault it is closed and stays closed."""
+    """Runs commands through a guest. One run at a time; after any fault it is closed and stays closed.
 
-    def __init__(self, channel: Channel, options: dict[str, object], environment: dict[str, str] | None = None) -> None:
+    Args:
+        put: makes a tree's base available to the guest where it can be mounted.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        options: GuestOptions,
+        environment: dict[str, str] | None = None,
+        put: Callable[[Tree], str] | None = None,
+    ) -> None:
         self._channel = channel
         self._environment = ENVIRONMENT | (environment or {})
-        self._base: Tree | None = None
         self._lock = threading.Lock()
+        self.runs = 0
+        self.doubt = ""
+        """Why another rollout should not be run in it."""
         try:
-            channel.send(_frame({"modules": _guest_modules(), "options": options}))
+            boot = {"guest": guest_source(), "reporter": reporter_source(), "options": asdict(options)}
+            channel.send(_frame(boot))
             self.hello = self._reply(START_S)
+            if self.hello.get("protocol") != PROTOCOL:
+                raise SandboxError(f"the guest speaks protocol {self.hello.get('protocol')}, not {PROTOCOL}")
+            self.wall = Wall(self.hello["wall"])
         except BaseException:
             channel.close()
             raise
-        if self.hello.get("protocol") != PROTOCOL:
-            channel.close()
-            raise SandboxError(f"the guest speaks protocol {self.hello.get('protocol')}, not {PROTOCOL}")
+        self._put = put if put and self.hello["mounted"] else None
 
     def run(self, tree: Workspace, command: Command) -> ExecResult:
         """Run a command on a fresh copy of the tree. Raises SandboxError if the guest is lost."""
+        scoring = isinstance(command.run, PytestRun) and command.run.scoring
+        canaries = Canaries.fresh() if scoring else None
         with self._lock:
             try:
-                self._place(tree.base)
-                self._channel.send(_frame(_run_request(tree, command, self._environment)))
-                return _result(self._reply(command.limits.wall_s + GRACE_S))
+                self.runs += 1
+                reply = self._run(tree.base, _run_request(tree, command, self._environment, canaries))
+                self.doubt = str(reply.get("doubt", "")) or self.doubt
+                return _result(reply, canaries)
             except BaseException:
+                self.doubt = "it failed"
                 self._channel.close()
                 raise
 
-    def _place(self, base: Tree) -> None:
-        if self._base is not base:
-            self._channel.send(_frame({"op": "base", "files": {path: _entry(base.file(path)) for path in base.paths}}))
+    def _run(self, base: Tree, request: dict[str, Any]) -> dict[str, Any]:
+        """Ask for a run; a tree that the guest lacks is sent first."""
+        digest = self._put(base) if self._put else base.digest
+        message = _frame(request | {"base": digest})
+        wait_s = float(request["limits"]["wall_s"]) + GRACE_S
+        self._channel.send(message)
+        reply = self._reply(wait_s)
+        if "missing" in reply:
+            files = {path: _entry(base.file(path)) for path in base.paths}
+            self._channel.send(_frame({"op": "base", "base": digest, "files": files}))
             self._reply(GRACE_S)
-            self._base = base
+            self._channel.send(message)
+            reply = self._reply(wait_s)
+        if "fault" in reply or "missing" in reply:
+            raise SandboxError(f"the guest could not run: {reply.get('fault') or 'it has no such tree'}")
+        return reply
 
     def _reply(self, wait_s: float) -> dict[str, Any]:
         deadline = time.monotonic() + wait_s
@@ -114,11 +173,6 @@ class GuestSandbox:
         self.close()
 
 
-def _guest_modules() -> list[tuple[str, str]]:
-    here = Path(__file__).parent
-    return [(name, (here / f"{name}.py").read_text()) for name in ("guest", "guest_pytest")]
-
-
 def _frame(message: dict[str, Any]) -> bytes:
     body = json.dumps(message).encode()
     return struct.pack(">I", len(body)) + body
@@ -128,34 +182,48 @@ def _entry(file: File) -> tuple[str, str]:
     return file.mode.value, base64.b64encode(file.content).decode()
 
 
-def _run_request(tree: Workspace, command: Command, environment: dict[str, str]) -> dict[str, Any]:
-    run = command.run
+def _run_request(
+    tree: Workspace, command: Command, environment: dict[str, str], canaries: Canaries | None
+) -> dict[str, Any]:
+    run: dict[str, Any] | list[str] = list(command.run) if isinstance(command.run, tuple) else asdict(command.run)
+    if isinstance(run, dict):
+        run["canaries"] = []
+    if canaries and isinstance(run, dict):
+        tree = canaries.planted(tree)
+        run["args"] = [*run["args"], canaries.module]
+        run["canaries"] = [{"name": name, "passes": passes} for name, passes in canaries.among.items()]
     return {
         "op": "run",
         "edits": {path: None if file is None else _entry(file) for path, file in tree.edits.items()},
-        "run": asdict(run) if isinstance(run, PytestRun) else list(run),
+        "run": run,
         "pythonpath": list(command.pythonpath),
         "env": environment | dict(command.env),
         "limits": asdict(command.limits),
     }
 
 
-def _result(reply: dict[str, Any]) -> ExecResult:
+def _result(reply: dict[str, Any], canaries: Canaries | None) -> ExecResult:
     try:
-        records = [
+        records = tuple(
             TestRecord(str(r["id"]), str(r["outcome"]), str(r["message"]), float(r["seconds"]))
             for r in reply["records"]
-        ]
+        )
+        hit = {Limit(name) for name in reply["hit"]}
+        hit |= {Limit.TEST} if any(r["over_limit"] for r in reply["records"]) else set()
         tampered = [record.message for record in records if record.outcome == "tampered"]
+        records = tuple(record for record in records if record.outcome != "tampered")
+        wrong, missing = "", False
+        if canaries:
+            records, wrong, missing = canaries.checked(records)
         return ExecResult(
             exit_code=int(reply["exit_code"]),
             output=str(reply["output"]),
-            truncated=bool(reply["truncated"]),
-            timed_out=bool(reply["timed_out"]),
+            hit=frozenset(hit),
             wall_s=float(reply["wall_s"]),
             cpu_s=float(reply["cpu_s"]),
-            records=tuple(record for record in records if record.outcome != "tampered"),
-            tampered=tampered[0] if tampered else "",
+            records=records,
+            tampered=tampered[0] if tampered else wrong,
+            canaries_missing=missing,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise SandboxError(f"the guest sent an incomplete reply: {error}") from error

@@ -14,17 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.errors import UsageError
+from sandboxes.cache_directory import cache_directory
 from sandboxes.workspace import File, Mode
 
-MIRROR_VARIABLE, CACHE_VARIABLE = "REPO_AGENT_MIRROR", "REPO_AGENT_CACHE"
+MIRROR_VARIABLE = "REPO_AGENT_MIRROR"
 FETCH_S = 900
-
-
-def cache_directory() -> Path:
-    """Where fetched things are kept: REPO_AGENT_CACHE, else the user's cache directory."""
-    if CACHE_VARIABLE in os.environ:
-        return Path(os.environ[CACHE_VARIABLE])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "repo-agent"
 
 
 def mirror_directory(given: Path | None = None) -> Path | None:

@@ -11,7 +11,7 @@ import pytest
 from harness.environment import Environment
 from harness.errors import UsageError
 from harness.records import Task, TestPolicy
-from sandboxes.base import SandboxBackend, SandboxUnavailable
+from sandboxes.base import Isolation, SandboxBackend, SandboxUnavailable
 from sandboxes.choose import open_backend
 from suites.base import load
 from suites.splits import split as split_ids
@@ -46,7 +46,12 @@ def tasks_of(
 def backend_of(config: pytest.Config) -> Iterator[SandboxBackend]:
     """The backend that the command line names; no boundary only where `local` is asked for."""
     try:
-        backend, _ = open_backend(config.getoption("--repo-sandbox"), config.getoption("--repo-base-image"))
+        backend, _ = open_backend(
+            config.getoption("--repo-sandbox"),
+            config.getoption("--repo-base-image"),
+            isolation=Isolation(config.getoption("--repo-isolation")),
+            workers=1,
+        )
     except SandboxUnavailable as error:
         raise pytest.UsageError(str(error)) from error
     try:

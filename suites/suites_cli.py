@@ -14,6 +14,7 @@ from rich.text import Text
 from harness.cli import Parser, add_sandbox_flags, add_suite_flags, at_least
 from harness.errors import UsageError
 from harness.progress import progress_view
+from sandboxes.base import Isolation
 from sandboxes.choose import open_backend
 from suites.base import SUITES, Suite, SuiteFile, load, write_suite_file
 from suites.fetch import mirror_directory
@@ -108,7 +109,9 @@ def _split(suite: Suite, args: argparse.Namespace) -> int:
 
 
 def _validate(suite: Suite, args: argparse.Namespace) -> int:
-    backend, notices = open_backend(args.sandbox, args.base_image, trusted=True)
+    backend, notices = open_backend(
+        args.sandbox, args.base_image, trusted=True, isolation=Isolation(args.isolation), workers=args.num_workers
+    )
     for notice in notices:
         print(f"repo-agent: {notice}", file=sys.stderr)
     tasks = list(suite.tasks())[: args.limit]

@@ -42,6 +42,8 @@ def validate(
         on_done(result)
         return result
 
+    for task in tasks:
+        backend.prepare(task.resources, task.image, 2)
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(one, tasks))
 

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, settings
 
 from sandboxes.base import Resources, Sandbox, SandboxBackend, SandboxError
 from sandboxes.bubblewrap_sandbox import BubblewrapBackend
-from sandboxes.docker_sandbox import LABEL, DockerBackend
+from sandboxes.docker_sandbox import DockerBackend
 from sandboxes.local_sandbox import LocalBackend
+from sandboxes.run_scope import LABEL
 
 settings.register_profile("repo-agent", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repo-agent")
@@ -53,6 +54,7 @@ def docker_backend() -> Iterator[DockerBackend]:
         if os.environ.get("CI") and os.environ.get("REPO_AGENT_REQUIRE_DOCKER") == "1":
             pytest.fail(f"Docker is required here: {error}")
         pytest.skip(f"no Docker: {error}")
+    backend.open(Resources()).close()  # its trial
     yield backend
     all_closed = gone(RUN_ID)
     backend.close()
@@ -67,8 +69,10 @@ def bubblewrap_backend() -> BubblewrapBackend:
 
 
 @pytest.fixture(scope="session")
-def local_backend() -> LocalBackend:
-    return LocalBackend()
+def local_backend() -> Iterator[LocalBackend]:
+    backend = LocalBackend()
+    yield backend
+    backend.close()
 
 
 @pytest.fixture(scope="session", params=BACKENDS)

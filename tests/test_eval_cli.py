@@ -13,24 +13,27 @@ from typing import Any
 
 import pytest
 
+from eval.metrics import measure
 from harness.trace_store import read_traces
 from repo_agent import main
+from sandboxes.pool import Pool
 
 ROOT = Path(__file__).parent.parent
 SUMMARY_KEYS = (
     "rollouts scored unscored not_tested solved solved_rate solved_interval pass_at_k parse_errors "
     "parse_errors_by_cause parse_errors_after_repair parse_errors_after_repair_by_cause write_file_rate "
     "loop_detections loop_rate avg_steps avg_first_write_step avg_files_read_before_write repeated_calls tool_calls "
-    "prompt_tokens completion_tokens cost_usd model_seconds tool_seconds test_seconds seconds retried_faults "
-    "stop_reasons errors"
+    "prompt_tokens completion_tokens cost_usd model_seconds tool_seconds test_seconds test_runs "
+    "test_runs_cached seconds retried_faults stop_reasons errors"
 ).split()
 REPORT_KEYS = (
-    "format config versions sandbox notices interrupted stopped not_started wall_seconds total tasks rollouts"
+    "format config versions sandbox verdict_cache notices interrupted stopped not_started wall_seconds total tasks "
+    "rollouts"
 ).split()
 
 
-def evaluate(directory: Path, *flags: str) -> dict[str, Any]:
-    code = main(["eval", "--sandbox", "local", "--trace-dir", str(directory), *flags])
+def evaluate(directory: Path, *flags: str, cache: tuple[str, ...] = ("--no-verdict-cache",)) -> dict[str, Any]:
+    code = main(["eval", "--sandbox", "local", "--trace-dir", str(directory), *cache, *flags])
     assert code == 0
     report: dict[str, Any] = json.loads((directory / "report.json").read_text())
     return report
@@ -101,6 +104,67 @@ def test_a_recorded_run_can_be_replayed(tmp_path: Path) -> None:
     assert digests[0] == digests[1]
 
 
+def test_verdicts_of_an_earlier_run_are_taken_from_the_cache_and_seen_in_report_and_traces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REPO_AGENT_CACHE", str(tmp_path / "cache"))
+    flags = ("--suite", str(only(tmp_path, "minibugs", "inventory_reorder")), "--llm-provider", "reference")
+    first, second = (evaluate(tmp_path / name, *flags, cache=()) for name in ("one", "two"))
+    assert [report["total"]["test_runs_cached"] for report in (first, second)] == [0, 2]
+    assert [report["total"]["test_runs"] for report in (first, second)] == [2, 2]
+    assert "test runs: 2, 2 of them from the verdict cache" in capsys.readouterr().out
+    (one,), (two,) = (read_traces(tmp_path / name) for name in ("one", "two"))
+    assert [measure(trace).test_runs_cached for trace in (one, two)] == [0, 2]
+    assert two.score and two.score.cached and two.score.value == 1.0
+    assert [step.observation for step in one.steps] == [step.observation for step in two.steps]
+    assert list((tmp_path / "cache" / "verdicts").iterdir())
+
+
+def test_validation_knows_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPO_AGENT_CACHE", str(tmp_path / "cache"))
+    assert main(["suites", "validate", "minibugs", "--limit", "1", "--sandbox", "local"]) == 0
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("flags", [("--no-verdict-cache",), ("--llm-provider", "replay", "--model", "{recorded}")])
+def test_without_the_cache_every_test_runs_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("REPO_AGENT_CACHE", str(tmp_path / "cache"))
+    suite = ("--suite", str(only(tmp_path, "minibugs", "inventory_reorder")), "--llm-provider", "reference")
+    evaluate(tmp_path / "one", *suite, cache=())
+    filled = [flag.replace("{recorded}", str(tmp_path / "one")) for flag in flags]
+    report = evaluate(tmp_path / "two", *suite, *filled, cache=())
+    assert (report["verdict_cache"], report["total"]["test_runs"], report["total"]["test_runs_cached"]) == (False, 2, 0)
+    assert "test runs: 2, no verdict cache" in capsys.readouterr().out
+    said = [json.loads((tmp_path / name / "run.json").read_text())["verdict_cache"] for name in ("one", "two")]
+    assert said == [True, False]
+
+
+@pytest.mark.parametrize("isolation", ["container", "run"])
+def test_report_and_traces_say_what_the_runs_shared(
+    tmp_path: Path, isolation: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--llm-provider", "reference", "--limit", "1", "--isolation", isolation)
+    report = evaluate(tmp_path / "run", *flags)
+    assert report["sandbox"].items() >= {"isolation": isolation, "wall": "removal"}.items()
+    assert report["config"]["isolation"] == isolation
+    assert f"sandbox local, isolation {isolation}" in capsys.readouterr().out
+    (trace,) = read_traces(tmp_path / "run")
+    assert (trace.header.sandbox, trace.header.isolation) == ("local", isolation)
+
+
+@pytest.mark.parametrize(("test_policy", "expected"), [("on_write", [8]), ("final", [4]), ("never", [])])
+def test_the_sandboxes_of_a_run_are_announced_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, test_policy: str, expected: list[int]
+) -> None:
+    announced: list[int] = []
+    monkeypatch.setattr(Pool, "prepare", lambda _self, _resources, _image, sandboxes: announced.append(sandboxes))
+    flags = ("--llm-provider", "noop", "--limit", "2", "--rollouts", "2", "--test-policy", test_policy)
+    evaluate(tmp_path / "run", *flags)
+    assert announced == expected
+
+
 def only(folder: Path, suite: str, *tasks: str) -> Path:
     from suites.base import SuiteFile, load, write_suite_file
 
@@ -129,6 +193,7 @@ BAD_INPUT = {
     "negative temperature": ["eval", "--temperature", "-1"],
     "temperature that is no number": ["eval", "--temperature", "nan"],
     "unknown sandbox": ["eval", "--sandbox", "vm"],
+    "unknown isolation": ["eval", "--isolation", "process"],
     "unknown test policy": ["eval", "--test-policy", "always"],
     "missing engine": ["eval", "--sandbox", "docker", "--limit", "1"],
     "no boundary for a model": [
@@ -208,6 +273,7 @@ def bare_environment(folder: Path) -> dict[str, str]:
 def test_an_interruption_ends_cleanly_with_what_was_done(number: signal.Signals, tmp_path: Path) -> None:
     directory = tmp_path / "run"
     command = [sys.executable, str(ROOT / "repo_agent.py"), "eval", "--sandbox", "local", "--num-workers", "1"]
+    command += ["--no-verdict-cache"]
     command += ["--suite", str(only(tmp_path, "minibugs", "inventory_reorder", "org_chart", "exchange_rates"))]
     process = subprocess.Popen(
         [*command, "--trace-dir", str(directory)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -260,8 +326,8 @@ def wait_for(condition: Any) -> None:
 def test_automatic_choice_takes_docker_where_an_engine_answers(
     tmp_path: Path, docker_backend: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(["eval", "--llm-provider", "reference", "--limit", "1", "--trace-dir", str(tmp_path / "run")])
-    assert code == 0
+    flags = ["--llm-provider", "reference", "--limit", "1", "--no-verdict-cache"]
+    assert main(["eval", *flags, "--trace-dir", str(tmp_path / "run")]) == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     promises = {"boundary": True, "separate_user": True, "memory_limit": True, "pids_limit": True}
     assert report["sandbox"].items() >= {"name": "docker", **promises}.items()

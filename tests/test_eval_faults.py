@@ -67,7 +67,7 @@ def evaluate(server: ChatServer, run: Path, *flags: str) -> int:
     write_suite_file(run.parent / "quick.json", suite)
     model = () if "--llm-provider" in flags else ("--llm-provider", "vllm", "--model", "m")
     what = ("--suite", str(run.parent / "quick.json"), "--limit", "4", "--test-policy", "final")
-    where = ("--sandbox", "local", "--trace-dir", str(run), "--api-base", server.url)
+    where = ("--sandbox", "local", "--no-verdict-cache", "--trace-dir", str(run), "--api-base", server.url)
     return repo_agent.main(["eval", *what, *where, *model, *flags])
 
 

@@ -14,7 +14,7 @@ from harness.policies.scripted import ScriptedPolicy
 from harness.policy import Policy
 from harness.records import Completion, FinishReason, Message, Sampling, Step, StopReason, Task, TestPolicy
 from harness.rollout import RolloutEnded, RolloutLimits, derived_seed, rollout
-from sandboxes.base import Promises, Resources, Sandbox, SandboxError
+from sandboxes.base import Isolation, Promises, Resources, Sandbox, SandboxError, Wall
 from sandboxes.local_sandbox import LocalBackend
 from sandboxes.workspace import MappingTree, Workspace
 from tools.files import ToolErrorKind
@@ -84,8 +84,15 @@ class NoSandbox:
     """A backend that has none."""
 
     name = "none"
-    promises = Promises(boundary=True, separate_user=True, memory_limit=True, pids_limit=True)
+    isolation = Isolation.CONTAINER
+    promises = Promises(boundary=True, separate_user=True, memory_limit=True, pids_limit=True, wall=Wall.USER)
     about: dict[str, str] = {}
+
+    def identity(self, image: str = "") -> str:
+        return ""
+
+    def prepare(self, resources: Resources, image: str, sandboxes: int) -> None:
+        return None
 
     def open(self, resources: Resources, image: str = "") -> Sandbox:
         raise SandboxError("no sandbox here")

@@ -31,9 +31,10 @@ from sandboxes.base import (
 )
 from sandboxes.bubblewrap_sandbox import BubblewrapBackend
 from sandboxes.choose import NO_BOUNDARY, open_backend
-from sandboxes.docker_sandbox import LABEL, DockerBackend
+from sandboxes.docker_sandbox import DockerBackend
 from sandboxes.guest_sandbox import ENVIRONMENT
 from sandboxes.local_sandbox import LocalBackend
+from sandboxes.run_scope import LABEL
 from sandboxes.workspace import File, MappingTree, Mode, Workspace
 from tests.conftest import RUN_ID, containers, gone
 
@@ -585,7 +586,9 @@ def test_containers_carry_labels_and_are_gone_after_close(docker_backend: Docker
         client = docker.from_env()
         labels = client.containers.get(mine).labels
         client.close()
-        assert labels == {LABEL: "sandbox", f"{LABEL}.run": RUN_ID, f"{LABEL}.owner": str(os.getpid())}
+        assert (labels[LABEL], labels[f"{LABEL}.run"]) == ("sandbox", RUN_ID)
+        assert f":{os.getpid()}:" in labels[f"{LABEL}.owner"]
+        assert float(labels[f"{LABEL}.expires"]) > time.time() + 3600
         assert sh(sandbox, "echo hello").output == "hello\n"
     deadline = time.monotonic() + 30
     while mine in containers(RUN_ID) and time.monotonic() < deadline:
@@ -692,9 +695,11 @@ def test_sandboxes_run_at_the_same_time_without_mixing(backend: SandboxBackend) 
 
 def test_local_sandbox_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with LocalBackend().open(Resources()) as sandbox:
+    backend = LocalBackend()
+    with backend.open(Resources()) as sandbox:
         assert list(tmp_path.iterdir())
         sh(sandbox, "mkdir -p a/b; touch a/b/c; chmod 0 a/b", tree=DEMO)
+    backend.close()
     assert not list(tmp_path.iterdir())
 
 
@@ -706,6 +711,7 @@ def test_automatic_choice_falls_to_bubblewrap_without_an_engine(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     backend, notices = open_backend("auto")
+    backend.close()
     assert backend.name == bubblewrap_backend.name
     assert notices[0].startswith("sandbox docker passed over: no Docker engine answers")
 
@@ -714,6 +720,7 @@ def test_automatic_choice_reaches_local_only_for_trusted_policies(monkeypatch: p
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     monkeypatch.setenv("PATH", "/nowhere")
     backend, notices = open_backend("auto", trusted=True)
+    backend.close()
     assert backend.name == "local"
     assert notices[-1] == NO_BOUNDARY
     with pytest.raises(SandboxUnavailable, match="--sandbox local"):
@@ -732,6 +739,7 @@ def test_automatic_choice_passes_over_an_engine_without_an_image(
     bubblewrap_backend: BubblewrapBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend, notices = open_backend("auto", base_image="127.0.0.1:9/no-such-image:none")
+    backend.close()
     assert backend.name == bubblewrap_backend.name
     assert "has no image 127.0.0.1:9/no-such-image:none" in notices[0]
 
@@ -775,9 +783,9 @@ def test_image_without_pytest_gets_a_derived_one_once(docker_backend: DockerBack
         attributes = json.dumps([found.attrs, found.history()])
         for word in ("PIP_", "SSL_CERT", "PROXY", "CA_BUNDLE", socket.gethostname()):
             assert word not in attributes
-        again = DockerBackend(base, run_id=RUN_ID)
+        again = DockerBackend(base)
         assert made() - before == derived
-        again._client.close()
+        again.close()
     finally:
         container.remove(force=True)
         for name in (*derived, base):

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 AGENT_TEST = """\
 import pytest
 from harness.records import Completion
@@ -38,9 +40,10 @@ def session(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def test_an_agent_is_tested_once_per_task(tmp_path: Path) -> None:
+@pytest.mark.parametrize("isolation", ["container", "run"])
+def test_an_agent_is_tested_once_per_task(tmp_path: Path, isolation: str) -> None:
     (tmp_path / "test_agent.py").write_text(AGENT_TEST.rpartition("@pytest.mark")[0])
-    done = session(tmp_path, "-vv")
+    done = session(tmp_path, "-vv", "--repo-isolation", isolation)
     assert done.returncode == 0, done.stdout
     assert "test_my_agent_keeps_to_the_protocol[account_transfer] PASSED" in done.stdout
     assert "3 passed" in done.stdout

@@ -1,4 +1,4 @@
-"""The driver's pytest plugin, sent into the sandbox beside `guest.py`: Python 3.6 and newer.
+"""The driver's pytest plugin, part of what is sent into the sandbox: Python 3.6 and newer.
 
 It reports every test as one line of JSON the moment it ends, limits each test, and adds the canaries of a scoring run.
 Target code shares this process: what it could do to the reporter is what the canaries are for.
@@ -14,7 +14,7 @@ import random
 import re
 import signal
 import sys
-from typing import Any, Dict, Generator, List
+from typing import Any, Dict, Generator, List, Set
 
 try:
     import _pytest.assertion.rewrite as assertion_rewrite
@@ -25,6 +25,8 @@ except ImportError:  # an image without pytest still runs plain commands
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 MAX_MESSAGE = 4000
 FRAME = re.compile(r"(<[^>]*>|\S+):\d+: ")
+OVER_LIMIT = "Timeout: over the limit of %s for one test"
+AGAIN_S = 1.0
 MAX_PARTS = 1000
 """So many elements of a container are looked at for values that are equal to everything."""
 PLAIN = (bool, bytes, complex, dict, float, frozenset, int, list, range, set, str, tuple, type(None))
@@ -37,6 +39,7 @@ def warm_up(place: str) -> None:
     if pytest is None:
         return
     pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", place, place])
+    sys.stdout.flush()  # or each fork would print it again
     gc.collect()
     if hasattr(gc, "freeze"):
         gc.freeze()
@@ -49,7 +52,7 @@ def run_pytest(command: Dict[str, Any], root: str, records_w: int) -> int:
         return 71
     random.seed(0)
     reporter = reporter_class()(command, root, records_w)
-    if command["strict_equality"]:
+    if command["scoring"]:
         StrictEquality(reporter).install()
     arguments = ["-p", "no:cacheprovider", "--rootdir", root, "--color=no", "--tb=short", "-q"]
     if command["max_failures"]:
@@ -64,11 +67,13 @@ class Reports:
         self.command, self.root, self.records_w = command, root, records_w
         self.pid = os.getpid()
         self.parts = {}  # type: Dict[str, List[Any]]
+        self.over_limit = set()  # type: Set[str]
 
     def record(self, test_id: str, outcome: str, message: str = "", seconds: float = 0.0) -> None:
         if os.getpid() != self.pid:  # a test forked and came back: that copy does not speak for the run
             return
-        line = {"id": test_id, "outcome": outcome, "message": self.clean(message), "seconds": seconds}
+        line = {"id": test_id, "outcome": outcome, "message": self.clean(message)}  # type: Dict[str, Any]
+        line.update(seconds=seconds, over_limit=test_id in self.over_limit)
         data = (json.dumps(line) + "\n").encode()
         while data:
             data = data[os.write(self.records_w, data) :]
@@ -87,8 +92,10 @@ class Reports:
             yield
         finally:
             alarm.cancel()
-            if alarm.rang and self.command["max_failures"]:
-                item.session.shouldstop = "a test went over its limit"
+            if alarm.rang:
+                self.over_limit.add(item.nodeid)
+                if self.command["max_failures"]:
+                    item.session.shouldstop = "a test went over its limit"
 
 
 def without_foreign_frames(text: str) -> str:
@@ -119,7 +126,10 @@ def reporter_class() -> Any:
 
         def pytest_runtest_logfinish(self, nodeid: str) -> None:
             reports = self.parts.pop(nodeid, [])
-            self.record(nodeid, outcome_of(reports), message_of(reports), sum(part.duration for part in reports))
+            outcome, message = outcome_of(reports), message_of(reports)
+            if nodeid in self.over_limit and outcome not in ("failed", "error"):
+                outcome, message = "failed", OVER_LIMIT % "time"  # an alarm inside pytest's own code can get lost
+            self.record(nodeid, outcome, message, sum(part.duration for part in reports))
 
         @wrapper
         def pytest_runtest_setup(self, item: Any) -> Generator[None, Any, None]:
@@ -182,12 +192,16 @@ class Alarm:
         self.limits = {signal.SIGPROF: "%g s of CPU time" % cpu_s, signal.SIGALRM: "%g s" % wall_s}
         self.rang = False
         self.old = {number: signal.signal(number, self.ring) for number in self.limits}
-        signal.setitimer(signal.ITIMER_PROF, cpu_s, 1.0)
-        signal.setitimer(signal.ITIMER_REAL, wall_s, 1.0)
+        self.arm(cpu_s, wall_s)
 
     def ring(self, number: int, _frame: Any) -> None:
         self.rang = True
-        pytest.fail("Timeout: over the limit of %s for one test" % self.limits[signal.Signals(number)], pytrace=False)
+        self.arm(AGAIN_S, AGAIN_S)  # not both at once: the second would strike while the first is being handled
+        pytest.fail(OVER_LIMIT % self.limits[signal.Signals(number)], pytrace=False)
+
+    def arm(self, cpu_s: float, wall_s: float) -> None:
+        signal.setitimer(signal.ITIMER_PROF, cpu_s, AGAIN_S)
+        signal.setitimer(signal.ITIMER_REAL, wall_s, AGAIN_S)
 
     def cancel(self) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)

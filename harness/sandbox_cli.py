@@ -1,0 +1,132 @@
+"""`repo-agent sandbox`: show and remove what runs have left outside their processes.
+
+Where no Docker engine answers, the runs' directories are handled nevertheless, and one line says so; that is no
+failure, since not every machine has an engine. Directories are looked for where temporary files are made (TMPDIR), and
+only this user's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import docker
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.cli import Parser
+from sandboxes import leftovers
+from sandboxes.base import SandboxUnavailable
+from sandboxes.leftovers import Form, Leftover
+
+EXIT_LEFT = 3
+UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """One row of what `repo-agent sandbox` can do."""
+
+    help: str
+    main: Callable[[argparse.Namespace], int]
+    add_flags: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser(prog="repo-agent sandbox", description="Show and remove what runs have left.")
+    commands = made.add_subparsers(dest="command", required=True, parser_class=Parser)
+    for name, command in SUBCOMMANDS.items():
+        command.add_flags(commands.add_parser(name, help=command.help, description=command.help))
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; the exit code is 0, or 3 where something that was to be removed stays."""
+    args = parser().parse_args(argv)
+    return SUBCOMMANDS[args.command].main(args)
+
+
+def ps(_: argparse.Namespace) -> int:
+    with _engine() as client:
+        found = _find(client)
+    table = Table("id", "kind", "run", "owner", "image or path", "state", "age", "expires")
+    for item in found:
+        table.add_row(*(Text(cell) for cell in _row(item)))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    return 0
+
+
+def _row(item: Leftover) -> tuple[str, ...]:
+    now = time.time()
+    expires = "never" if item.expires is None else "expired" if item.expired else f"in {_span(item.expires - now)}"
+    name = "" if item.form is Form.DIRECTORY else item.id[:12]
+    image = item.image.removeprefix("sha256:")[:12] if item.image.startswith("sha256:") else item.image
+    where = item.id if item.form is Form.DIRECTORY else image
+    kind = item.kind if item.form is Form.CONTAINER else item.form.value
+    return name, kind, item.run, _owner(item), where, item.state, _span(now - item.created), expires
+
+
+def _owner(item: Leftover) -> str:
+    said = {True: "alive", False: "gone", None: "elsewhere"}[item.owner_alive]
+    return f"{item.owner.split(':')[1]} {said}" if ":" in item.owner else "unknown"
+
+
+def _span(seconds: float) -> str:
+    name, size = next((unit for unit in UNITS if seconds >= 2 * unit[1]), UNITS[-1])
+    return f"{max(0, int(seconds // size))} {name}"
+
+
+def _prune_flags(made: argparse.ArgumentParser) -> None:
+    chosen = made.add_mutually_exclusive_group()
+    chosen.add_argument("--run", help="all that this run has, whether its owner lives or not")
+    chosen.add_argument("--all", action="store_true", help="all that any run has, on this engine and here")
+
+
+def prune(args: argparse.Namespace) -> int:
+    with _engine() as client:
+        found = _find(client, args.run or "")
+        chosen = [item for item in found if args.run or args.all or item.abandoned]
+        removed = [item for item in chosen if _remove(client, item)]
+    counts = Counter(item.form for item in removed)
+    print("removed in all: " + ", ".join(f"{form} {counts[form]}" for form in Form))
+    return 0 if len(removed) == len(chosen) else EXIT_LEFT
+
+
+def _remove(client: docker.DockerClient | None, item: Leftover) -> bool:
+    name = item.id if item.form is Form.DIRECTORY else item.id[:12]
+    said = f"{item.form} {name} of run {item.run} (owner: {_owner(item)})"
+    if leftovers.remove(client, item):
+        print(f"removed {said}")
+        return True
+    print(f"repo-agent: cannot remove {said}", file=sys.stderr)
+    return False
+
+
+def _find(client: docker.DockerClient | None, run_id: str = "") -> list[Leftover]:
+    """Directories first: they are removed whatever the engine does then."""
+    return leftovers.find_directories(run_id) + (leftovers.find(client, run_id) if client else [])
+
+
+@contextlib.contextmanager
+def _engine() -> Iterator[docker.DockerClient | None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            client = stack.enter_context(leftovers.engine())
+        except SandboxUnavailable as error:
+            print(f"repo-agent: {error}: only directories are looked for", file=sys.stderr)
+            client = None
+        yield client
+
+
+SUBCOMMANDS = {
+    "ps": Subcommand("the containers, volumes and directories of runs, and whether their owners live", ps),
+    "prune": Subcommand(
+        "remove those whose owner is gone; of owners on other machines, the expired", prune, _prune_flags
+    ),
+}
