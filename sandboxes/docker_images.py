@@ -1,4 +1,4 @@
-"""Images for Docker sandboxes: found or pulled, and derived once where pytest is missing."""
+"""Images for Docker sandboxes: found or pulled, and derived once where pytest is missing or out of reach."""
 
 from __future__ import annotations
 
@@ -41,8 +41,17 @@ def find_image(client: docker.DockerClient, name: str) -> str:
         ) from error
 
 
-def image_with_pytest(client: docker.DockerClient, image: str, scope: RunScope) -> str:
-    """The id of an image derived from one that has no pytest; it is made on first use."""
+OPEN_UP = """
+import os, sys
+for path in {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, sys.executable)}:
+    while path != "/":
+        path = os.path.dirname(path)
+        os.chmod(path, os.stat(path).st_mode | 0o011)
+"""
+
+
+def fitted_image(client: docker.DockerClient, image: str, scope: RunScope) -> str:
+    """The id of an image derived from one that has no pytest, or whose Python only root can reach. It is made once."""
     with engine_faults("find an image"):
         return _tagged(client, _tag(image)) or _derive(client, image, _tag(image), scope)
 
@@ -61,7 +70,7 @@ def _tagged(client: docker.DockerClient, tag: str) -> str | None:
 def _derive(client: docker.DockerClient, image: str, tag: str, scope: RunScope) -> str:
     """Install pytest. The host's pip settings reach the installation, and never the image."""
     environment, certificates = _build_environment()
-    install = ["python3", "-m", "pip", "install", "--no-cache-dir", "--root-user-action=ignore", "pytest"]
+    install = ["python3", "-m", "pip", "install", "--no-cache-dir", "pytest"]
     with engine_faults("build an image with pytest"):
         container = client.containers.create(
             image,
@@ -80,6 +89,7 @@ def _derive(client: docker.DockerClient, image: str, tag: str, scope: RunScope) 
             if code:
                 lines = bytes(output).decode(errors="replace").strip().splitlines()  # type: ignore[arg-type]
                 raise SandboxUnavailable(f"pytest is not in image {image} and cannot be installed there: {lines[-1:]}")
+            container.exec_run(["python3", "-c", OPEN_UP])
             container.exec_run(["rm", "-f", BUILD_CERTIFICATES])
             labels = dict.fromkeys(scope.labels(), "") | {LABEL: "image"}  # a run's would be inherited from the image
             made = container.commit(*_name_and_tag(tag), conf={"Cmd": ["python3"], "Labels": labels})
@@ -91,7 +101,7 @@ def _derive(client: docker.DockerClient, image: str, tag: str, scope: RunScope) 
 def _build_environment() -> tuple[dict[str, str], bytes]:
     """Variables for an installation inside a container, and a tar archive of the host's certificates that they name."""
     environment = {key: value for key, value in os.environ.items() if key.upper().startswith(BUILD_ENVIRONMENT)}
-    environment["PIP_BREAK_SYSTEM_PACKAGES"] = "1"
+    environment |= {"PIP_BREAK_SYSTEM_PACKAGES": "1", "PIP_ROOT_USER_ACTION": "ignore"}  # which old ones ignore
     archive = io.BytesIO()
     named = [Path(os.environ[key]) for key in CERTIFICATES if os.environ.get(key)]
     with tarfile.open(fileobj=archive, mode="w") as tar:

@@ -14,11 +14,11 @@ from typing import Any
 
 import docker
 import docker.errors
-from docker.types import Mount
+from docker.types import LogConfig, Mount
 
 from sandboxes.base import Isolation, Promises, Resources, SandboxError, SandboxUnavailable, Wall
 from sandboxes.docker_channel import FAULTS, ContainerChannel, engine_faults
-from sandboxes.docker_images import DEFAULT_IMAGE, find_image, image_with_pytest
+from sandboxes.docker_images import DEFAULT_IMAGE, find_image, fitted_image
 from sandboxes.guest_bundle import guest_version
 from sandboxes.guest_sandbox import BOOTSTRAP, ENVIRONMENT, GuestOptions, GuestSandbox
 from sandboxes.leftovers import sweep
@@ -81,15 +81,19 @@ class DockerBackend:
         return self._open(resources, image or self._base_image)
 
     def _open(self, resources: Resources, name: str) -> GuestSandbox:
-        """A container of the image, or, where that turns out to have no pytest, of one derived from it."""
+        """A container of the image, or, where that turns out not to be fit for tests, of one derived from it."""
         known = name in self._images
         sandbox = self._started(resources, self._image(name))
-        if known or sandbox.hello["pytest"]:
+        if known or sandbox.hello["fit"]:
             return sandbox
         sandbox.close()
         with self._lock:
-            self._images[name] = image_with_pytest(self._client, self._images[name], self._scope)
-        return self._started(resources, self._image(name))
+            self._images[name] = fitted_image(self._client, self._images[name], self._scope)
+        sandbox = self._started(resources, self._image(name))
+        if sandbox.hello["fit"]:
+            return sandbox
+        sandbox.close()
+        raise SandboxUnavailable(f"image {name}: its Python has no pytest that a user other than root can read")
 
     def _image(self, name: str) -> str:
         with self._lock:
@@ -154,6 +158,7 @@ class DockerBackend:
             "network_mode": "none",
             "read_only": True,
             "auto_remove": True,
+            "log_config": LogConfig(type="none"),  # the stream is a protocol, no log
             "cap_drop": ["ALL"],
             "cap_add": [*GUEST_CAPABILITIES, *(["SYS_ADMIN"] if self._namespaces else [])],
             "security_opt": ["no-new-privileges"],

@@ -297,6 +297,7 @@ def test_forks_have_the_same_state_and_independent_futures(local_backend: LocalB
     with RepoEnvironment(TASK, local_backend, TestPolicy.FINAL) as first:
         first.step(Completion(text=READ))
         with first.fork() as second:
+            assert second.state is first.state  # a reference: nothing is copied, whatever the tree's size
             before = first.tree.digest
             assert second.tree.digest == before
             second.step(Completion(text=FIX))

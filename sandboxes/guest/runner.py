@@ -52,7 +52,9 @@ def serve(options: Dict[str, Any], reporter_source: str) -> None:
     runner = Runner(options, reporter_source, requests.fileno())
     warm_up(options["scratch"][0])
     greeting = {"protocol": PROTOCOL, "python": sys.version.split()[0], "pytest": pytest_version()}
-    write_frame(replies, dict(greeting, wall=runner.place.wall, refused=runner.refused, mounted=runner.bases.mounted))
+    greeting.update(wall=runner.place.wall, refused=runner.refused)
+    fit = bool(greeting["pytest"]) and (not runner.place.separate or readable_by(runner.place.user, os.__file__))
+    write_frame(replies, dict(greeting, mounted=runner.bases.mounted, fit=fit))
     ends = time.monotonic() + options["ttl_s"]
     while wait_for_request(requests, ends):
         request = read_frame(Whole(requests))
@@ -91,6 +93,14 @@ def terminate(_number: int, _frame: Any) -> None:
     for pid in descendants(os.getpid()):
         os.kill(pid, signal.SIGKILL)
     os._exit(143)
+
+
+def readable_by(user: int, path: str) -> bool:
+    os.seteuid(user)
+    try:
+        return os.path.isfile(path)
+    finally:
+        os.seteuid(0)
 
 
 def pytest_version() -> str:
@@ -138,6 +148,7 @@ class Runner:
     def run(self, request: Dict[str, Any]) -> Dict[str, Any]:
         edits = {path: decoded(entry) for path, entry in request["edits"].items()}
         (output_r, output_w), (records_r, records_w) = os.pipe(), os.pipe()
+        os.fchmod(output_w, 0o622)  # another user's /dev/stdout can be opened by name too
         started, used, events = time.monotonic(), children_cpu(), cgroup_events()
         pid = self.place.spawn(request["base"], edits, lambda: self.child(request, output_w, records_w))
         os.close(output_w)
