@@ -1,4 +1,4 @@
-"""`repo-agent sandbox`: show and remove what runs have left outside their processes.
+"""`repo-agent sandbox`: show and remove what runs have left outside their processes; check what a sandbox promises.
 
 Where no Docker engine answers, the runs' directories are handled nevertheless, and one line says so; that is no
 failure, since not every machine has an engine. Directories are looked for where temporary files are made (TMPDIR), and
@@ -13,19 +13,22 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import docker
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli import Parser
+from harness.cli import Parser, add_sandbox_flags
 from sandboxes import leftovers
-from sandboxes.base import SandboxUnavailable
+from sandboxes.base import Isolation, SandboxBackend, SandboxUnavailable
+from sandboxes.choose import open_backend
+from sandboxes.conformance.checking import CheckResult
+from sandboxes.conformance.suite import CHECKS, run_checks
 from sandboxes.leftovers import Form, Leftover
 
-EXIT_LEFT = 3
+EXIT_LEFT, EXIT_NOT_CONFORMANT = 3, 1
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -39,7 +42,7 @@ class Subcommand:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = Parser(prog="repo-agent sandbox", description="Show and remove what runs have left.")
+    made = Parser(prog="repo-agent sandbox", description="Show and remove what runs have left; check a sandbox.")
     commands = made.add_subparsers(dest="command", required=True, parser_class=Parser)
     for name, command in SUBCOMMANDS.items():
         command.add_flags(commands.add_parser(name, help=command.help, description=command.help))
@@ -47,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; the exit code is 0, or 3 where something that was to be removed stays."""
+    """Run the command; the exit code is 0, 1 where a sandbox fails a check, 3 where what was to be removed stays."""
     args = parser().parse_args(argv)
     return SUBCOMMANDS[args.command].main(args)
 
@@ -124,9 +127,43 @@ def _engine() -> Iterator[docker.DockerClient | None]:
         yield client
 
 
+# ---- check
+
+
+def check(args: argparse.Namespace) -> int:
+    isolation = Isolation(args.isolation)
+    backend, notices = open_backend(args.sandbox, args.base_image, True, isolation, args.num_workers)
+    try:
+        for notice in notices:
+            print(f"repo-agent: {notice}", file=sys.stderr)
+        print(_declared(backend))
+        results = run_checks(backend, _print_check, CHECKS)
+    finally:
+        backend.close()
+    counts = Counter(result.outcome for result in results)
+    print(f"{len(results)} checks: " + ", ".join(f"{counts[outcome]} {outcome}" for outcome in counts))
+    return 0 if all(result.good for result in results) else EXIT_NOT_CONFORMANT
+
+
+def _declared(backend: SandboxBackend) -> str:
+    promises = ", ".join(f"{name} {_plain(value)}" for name, value in asdict(backend.promises).items())
+    about = ", ".join(f"{name} {value}" for name, value in backend.about.items())
+    return f"{backend.name}, isolation {backend.isolation}\npromises: {promises}\nabout: {about}\n"
+
+
+def _plain(value: object) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _print_check(result: CheckResult) -> None:
+    width = max(len(each.name) for each in CHECKS)
+    print(f"{result.outcome:14}  {result.check.name:{width}}  {result.why}".rstrip(), flush=True)
+
+
 SUBCOMMANDS = {
     "ps": Subcommand("the containers, volumes and directories of runs, and whether their owners live", ps),
     "prune": Subcommand(
         "remove those whose owner is gone; of owners on other machines, the expired", prune, _prune_flags
     ),
+    "check": Subcommand("try on this machine whether a sandbox does what it must", check, add_sandbox_flags),
 }

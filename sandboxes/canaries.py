@@ -6,6 +6,7 @@ among the target's tests, some in a module of their own, which is compiled after
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +40,13 @@ class Canaries:
             for name, passes in self.apart.items()
         )
         return tree.write(self.module, text.encode())
+
+    def chosen(self, args: Sequence[str]) -> list[str]:
+        """Arguments of pytest with the module among them. The root has it already: pytest collects what is named twice
+        twice, or (8.0 to 8.3) nothing else.
+        """
+        chosen = list(args) or ["."]
+        return chosen if any(os.path.normpath(arg) == "." for arg in chosen) else [*chosen, self.module]
 
     def checked(self, records: Sequence[TestRecord]) -> tuple[tuple[TestRecord, ...], str, bool]:
         """The other records; why the run is held for manipulated, or nothing; whether canaries are missing."""

@@ -2,8 +2,9 @@
 
 The container has no network, a read-only root, and all capabilities dropped but the four that the runner needs to give
 up its identity, to kill what a run left and to clean up; target code runs as another user with none. Trees are mounted
-read-only, where only the runner can read them. With `Isolation.RUN` the runner also has SYS_ADMIN, to wall each run
-off by namespaces: a compromised runner is then worse, so such a container never serves more than one backend.
+read-only, where only the runner can read them. With `Isolation.RUN` the runner also has SYS_ADMIN, and two more that
+overlays take, to wall each run off by namespaces: a compromised runner is then worse, so such a container never serves
+more than one backend.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from docker.types import LogConfig, Mount
 from sandboxes.base import Isolation, Promises, Resources, SandboxError, SandboxUnavailable, Wall
 from sandboxes.docker_channel import FAULTS, ContainerChannel, engine_faults
 from sandboxes.docker_images import DEFAULT_IMAGE, find_image, fitted_image
+from sandboxes.guest.files import BYTES_PER_FILE
+from sandboxes.guest.namespaces import ipc_limits
 from sandboxes.guest_bundle import guest_version
 from sandboxes.guest_sandbox import BOOTSTRAP, ENVIRONMENT, GuestOptions, GuestSandbox
 from sandboxes.leftovers import sweep
@@ -26,6 +29,8 @@ from sandboxes.run_scope import RunScope
 from sandboxes.tree_store import TreeStore
 
 GUEST_CAPABILITIES = ["SETUID", "SETGID", "KILL", "DAC_OVERRIDE"]
+NAMESPACE_CAPABILITIES = ["SYS_ADMIN", "CHOWN", "FOWNER"]
+"""For namespaces, and for an overlay on trees whose files belong to the driver's user."""
 TREE, SCRATCH, BASES, SHIPPED = "/work", ("/tmp", "/dev/shm"), "/repo-agent-bases", "/repo-agent-shipped"
 
 
@@ -130,6 +135,8 @@ class DockerBackend:
                 working_dir="/",
                 environment=ENVIRONMENT,
                 labels=self._scope.labels(),
+                hostname="sandbox",
+                healthcheck={"test": ["NONE"]},  # an image's own would run as root, beside the target
                 stdin_open=True,
                 network_disabled=True,
                 host_config=api.create_host_config(**self._host_config(resources, options.disk_bytes)),
@@ -153,21 +160,29 @@ class DockerBackend:
         )
 
     def _host_config(self, resources: Resources, disk_bytes: int) -> dict[str, Any]:
-        size = f"rw,nosuid,nodev,exec,size={disk_bytes}"
+        size = f"rw,nosuid,nodev,exec,size={disk_bytes},nr_inodes={disk_bytes // BYTES_PER_FILE}"
+        shared_bytes = disk_bytes // 4
+        shared = f"rw,nosuid,nodev,exec,size={shared_bytes},nr_inodes={shared_bytes // BYTES_PER_FILE},mode=1777"
         config: dict[str, Any] = {
             "network_mode": "none",
             "read_only": True,
             "auto_remove": True,
             "log_config": LogConfig(type="none"),  # the stream is a protocol, no log
             "cap_drop": ["ALL"],
-            "cap_add": [*GUEST_CAPABILITIES, *(["SYS_ADMIN"] if self._namespaces else [])],
+            "cap_add": [*GUEST_CAPABILITIES, *(NAMESPACE_CAPABILITIES if self._namespaces else [])],
             "security_opt": ["no-new-privileges"],
             "mem_limit": resources.memory_bytes,
             "memswap_limit": resources.memory_bytes,
             "pids_limit": resources.pids,
             "nano_cpus": int(resources.cpus * 1e9),
-            "shm_size": disk_bytes // 4,
-            "tmpfs": {TREE: f"{size},mode=1777", "/tmp": f"{size},mode=1777", SHIPPED: f"{size},mode=700"},
+            "tmpfs": {
+                TREE: f"{size},mode=1777",
+                "/tmp": f"{size},mode=1777",
+                "/dev/shm": shared,
+                SHIPPED: f"{size},mode=700",
+            },
+            # ports of a run are free for the next at once; System V objects hold no more than /dev/shm
+            "sysctls": {"net.ipv4.tcp_max_tw_buckets": "0", **ipc_limits(shared_bytes)},
         }
         if self._mounts:
             config["mounts"] = [Mount(BASES, str(self._store.place), type="bind", read_only=True)]

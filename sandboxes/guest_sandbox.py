@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from sandboxes.base import Command, ExecResult, Limit, PytestRun, SandboxError, TestRecord, Wall
+from sandboxes.base import Command, ExecResult, Limit, PytestRun, SandboxError, TestRecord
 from sandboxes.canaries import Canaries
 from sandboxes.guest.wire import PROTOCOL
 from sandboxes.guest_bundle import guest_source, reporter_source
@@ -110,7 +110,6 @@ class GuestSandbox:
             self.hello = self._reply(START_S)
             if self.hello.get("protocol") != PROTOCOL:
                 raise SandboxError(f"the guest speaks protocol {self.hello.get('protocol')}, not {PROTOCOL}")
-            self.wall = Wall(self.hello["wall"])
         except BaseException:
             channel.close()
             raise
@@ -155,13 +154,14 @@ class GuestSandbox:
             raise SandboxError(f"the guest announced a reply of {size} bytes")
         try:
             reply = json.loads(self._channel.receive(size, deadline))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SandboxError(f"the guest sent no valid reply: {error}") from error
         if not isinstance(reply, dict):
             raise SandboxError("the guest sent no valid reply")
         return reply
 
     def close(self) -> None:
+        self.doubt = self.doubt or "it is closed"
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -190,7 +190,7 @@ def _run_request(
         run["canaries"] = []
     if canaries and isinstance(run, dict):
         tree = canaries.planted(tree)
-        run["args"] = [*run["args"], canaries.module]
+        run["args"] = canaries.chosen(run["args"])
         run["canaries"] = [{"name": name, "passes": passes} for name, passes in canaries.among.items()]
     return {
         "op": "run",
@@ -225,5 +225,5 @@ def _result(reply: dict[str, Any], canaries: Canaries | None) -> ExecResult:
             tampered=tampered[0] if tampered else wrong,
             canaries_missing=missing,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise SandboxError(f"the guest sent an incomplete reply: {error}") from error

@@ -70,6 +70,7 @@ class Pool:
         self._wanted: Counter[Key] = Counter()
         self._alive: Counter[Key] = Counter()
         self._changed = threading.Condition()
+        self._used: set[Pooled] = set()
         self._closed = False
 
     @property
@@ -108,12 +109,20 @@ class Pool:
         while True:
             future, waited = self._next(key)
             try:
-                return future.result()
+                return self._lent(future.result())
             except CancelledError:
                 raise SandboxError("the pool of sandboxes is closed") from None
             except SandboxNotStarted:
                 if not waited:  # one that was started ahead may have failed long ago
                     raise
+
+    def _lent(self, sandbox: Pooled) -> Pooled:
+        with self._changed:
+            if not self._closed:
+                self._used.add(sandbox)
+                return sandbox
+        sandbox.close()  # a run in it is a SandboxError
+        return sandbox
 
     def _next(self, key: Key) -> tuple[Future[Pooled], bool]:
         """A sandbox that is ready or being started, and whether it was started ahead."""
@@ -137,6 +146,7 @@ class Pool:
         """A sandbox after one run: ready for the next, unless there is a doubt."""
         with self._changed:
             if not sandbox.doubt and not self._closed:
+                self._used.discard(sandbox)
                 future: Future[Pooled] = Future()
                 future.set_result(sandbox)
                 self._ready[key].append(future)
@@ -146,10 +156,14 @@ class Pool:
 
     def end(self, key: Key, sandbox: Pooled) -> None:
         """Close a sandbox in the background."""
+        with self._changed:
+            ours = sandbox in self._used  # else the pool was closed, and has closed it
+            self._used.discard(sandbox)
 
         def close() -> None:
             try:
-                sandbox.close()
+                if ours:
+                    sandbox.close()
             finally:
                 self._ended(key)
 
@@ -217,11 +231,14 @@ class Pool:
             self._closed = True
             ready = [(key, future) for key, futures in self._ready.items() for future in futures]
             self._ready.clear()
+            used, self._used = self._used, set()
             self._changed.notify_all()
         for _, future in ready:
             future.cancel()
         for key, future in ready:
             self._enders.submit(self._end_future, key, future)
+        for sandbox in used:
+            self._enders.submit(sandbox.close)
         self._starters.shutdown(cancel_futures=True)
         self._enders.shutdown()
         self._backend.close()
@@ -262,19 +279,38 @@ class SharedLease(_Lease):
     """A share: each run takes place in whichever sandbox is free."""
 
     def __init__(self, pool: Pool, key: Key) -> None:
-        self._pool, self._key, self._open = pool, key, True
+        self._pool, self._key = pool, key
+        self._lock = threading.Lock()
+        self._running: set[Pooled] | None = set()
 
     def run(self, tree: Workspace, command: Command) -> ExecResult:
-        if not self._open:
+        if self._running is None:
             raise SandboxError("the sandbox is closed")
         sandbox = self._pool.take(self._key)
         try:
+            self._begin(sandbox)
             return sandbox.run(tree, command)
         finally:
+            self._end(sandbox)
             self._pool.give_back(self._key, sandbox)
 
+    def _begin(self, sandbox: Pooled) -> None:
+        with self._lock:
+            if self._running is None:  # it was closed meanwhile
+                raise SandboxError("the sandbox is closed")
+            self._running.add(sandbox)
+
+    def _end(self, sandbox: Pooled) -> None:
+        with self._lock:
+            if self._running is not None:
+                self._running.discard(sandbox)
+
     def close(self) -> None:
-        self._open = False
+        """What still runs for this lease ends, and its sandbox with it."""
+        with self._lock:  # none of them is given back meanwhile
+            running, self._running = self._running, None
+            for sandbox in running or ():
+                sandbox.close()
 
 
 def _machine_memory() -> int:

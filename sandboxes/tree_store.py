@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import uuid
 from pathlib import Path
 
+from sandboxes.base import SandboxError
 from sandboxes.workspace import File, Mode, Tree
 
 FOLDER_MODE = 0o1777
@@ -30,17 +32,26 @@ class TreeStore:
         _folder(place / EMPTY)
 
     def put(self, tree: Tree) -> str:
-        """Write a tree if it is not there yet; its digest."""
-        digest = tree.digest
+        """Write a tree if it is not there yet; its digest. Raises SandboxError where the disk has no room."""
         with self._lock:
-            if digest not in self._placed:
-                unfinished = self.place / f"{digest}.part"
-                _folder(unfinished)
-                for path in tree.paths:
-                    _write(unfinished, path, tree.file(path))
-                unfinished.rename(self.place / digest)
-                self._placed.add(digest)
-        return digest
+            if tree.digest not in self._placed:
+                try:
+                    self._write(tree)
+                except OSError as error:
+                    raise SandboxError(f"cannot lay out a tree in {self.place}: {error.strerror}") from error
+                self._placed.add(tree.digest)
+        return tree.digest
+
+    def _write(self, tree: Tree) -> None:
+        unfinished = self.place / f"{tree.digest}.part"
+        try:
+            _folder(unfinished)
+            for path in tree.paths:
+                _write(unfinished, path, tree.file(path))
+            unfinished.rename(self.place / tree.digest)
+        except OSError:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
 
 
 def _folder(path: Path) -> None:

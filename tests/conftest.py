@@ -12,7 +12,7 @@ import docker
 import pytest
 from hypothesis import HealthCheck, settings
 
-from sandboxes.base import Resources, Sandbox, SandboxBackend, SandboxError
+from sandboxes.base import Resources, SandboxBackend, SandboxError
 from sandboxes.bubblewrap_sandbox import BubblewrapBackend
 from sandboxes.docker_sandbox import DockerBackend
 from sandboxes.local_sandbox import LocalBackend
@@ -23,7 +23,6 @@ settings.load_profile("repo-agent")
 
 RUN_ID = f"test-{uuid.uuid4().hex[:12]}"
 BACKENDS = ("local", "bubblewrap", pytest.param("docker", marks=pytest.mark.docker))
-BOUNDED = ("bubblewrap", pytest.param("docker", marks=pytest.mark.docker))
 
 
 def containers(run_id: str) -> list[str]:
@@ -80,29 +79,3 @@ def backend(request: pytest.FixtureRequest) -> SandboxBackend:
     """Each backend in turn."""
     found: SandboxBackend = request.getfixturevalue(f"{request.param}_backend")
     return found
-
-
-@pytest.fixture(scope="module")
-def sandbox(backend: SandboxBackend) -> Iterator[Sandbox]:
-    """One sandbox of each backend, shared by the tests of a module: a run leaves nothing for the next one."""
-    with backend.open(Resources()) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="session", params=BOUNDED)
-def bounded_backend(request: pytest.FixtureRequest) -> SandboxBackend:
-    """Each backend that is a security boundary."""
-    found: SandboxBackend = request.getfixturevalue(f"{request.param}_backend")
-    return found
-
-
-@pytest.fixture(scope="module")
-def bounded_sandbox(bounded_backend: SandboxBackend) -> Iterator[Sandbox]:
-    with bounded_backend.open(Resources()) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def docker_sandbox(docker_backend: DockerBackend) -> Iterator[Sandbox]:
-    with docker_backend.open(Resources()) as opened:
-        yield opened

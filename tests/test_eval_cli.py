@@ -154,13 +154,13 @@ def test_report_and_traces_say_what_the_runs_shared(
     assert (trace.header.sandbox, trace.header.isolation) == ("local", isolation)
 
 
-@pytest.mark.parametrize(("test_policy", "expected"), [("on_write", [8]), ("final", [4]), ("never", [])])
+@pytest.mark.parametrize(("test_policy", "expected"), [("on_write", [4]), ("final", [2]), ("never", [])])
 def test_the_sandboxes_of_a_run_are_announced_before_it_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, test_policy: str, expected: list[int]
 ) -> None:
     announced: list[int] = []
     monkeypatch.setattr(Pool, "prepare", lambda _self, _resources, _image, sandboxes: announced.append(sandboxes))
-    flags = ("--llm-provider", "noop", "--limit", "2", "--rollouts", "2", "--test-policy", test_policy)
+    flags = ("--llm-provider", "noop", "--limit", "1", "--rollouts", "2", "--test-policy", test_policy)
     evaluate(tmp_path / "run", *flags)
     assert announced == expected
 

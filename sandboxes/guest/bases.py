@@ -4,7 +4,7 @@ memory where the run has the runner's own user.
 
 import base64
 import os
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 from sandboxes.guest.files import empty, make_folder, write_entry
 
@@ -21,7 +21,6 @@ class FolderBases:
     def __init__(self, place: str, mounted: bool) -> None:
         self.place, self.mounted = place, mounted
         self.owner = os.stat(place).st_uid
-        self.shipped = []  # type: List[str]
         if not mounted:
             os.chmod(place, 0o700)
             self.add(EMPTY_BASE, {})
@@ -34,10 +33,10 @@ class FolderBases:
 
     def add(self, base: str, files: Dict[str, Entry]) -> None:
         """Write a shipped tree; the oldest one makes room."""
-        while len(self.shipped) > MAX_SHIPPED:
-            oldest = self.folder(self.shipped.pop(1))  # the first is the empty tree
-            empty(oldest)
-            os.rmdir(oldest)
+        held = sorted(set(os.listdir(self.place)) - {EMPTY_BASE}, key=lambda name: os.stat(self.folder(name)).st_ctime)
+        for oldest in held[: max(0, len(held) - MAX_SHIPPED + 1)]:
+            empty(self.folder(oldest))
+            os.rmdir(self.folder(oldest))
         folder = self.folder(base)
         make_folder(folder)
         for path in sorted(files):
@@ -45,7 +44,6 @@ class FolderBases:
             full = os.path.join(folder, path)
             make_parents(folder, path)
             write_entry(full, mode, base64.b64decode(content))
-        self.shipped.append(base)
 
     def entries(self, base: str) -> Iterator[Tuple[str, str, bytes]]:
         """Path, mode and content of each file."""

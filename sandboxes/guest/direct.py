@@ -11,7 +11,7 @@ import time
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
 from sandboxes.guest.bases import NOBODY
-from sandboxes.guest.files import empty, is_full, make_folder, write_entry
+from sandboxes.guest.files import empty, forget_attributes, is_full, make_folder, write_entry
 
 KILL_S = 10.0
 FIRST_USER, USERS = 20000, 40000
@@ -60,6 +60,7 @@ class DirectPlace:
             os.makedirs(place, exist_ok=True)  # a run may have removed it where it is no mount
             os.chmod(place, 0o700)
             empty(place)
+            forget_attributes(place)
             os.chmod(place, 0o1777 if self.separate else 0o755)
         self.base, self.names, self.edits = "", {"": set()}, {}
 
@@ -108,9 +109,17 @@ class DirectPlace:
 
     # ---- after a run
 
+    def end(self, pid: int) -> int:
+        """End a run, its first process before those that may tell of another's end. It is not waited for while others
+        live: a tracer among them keeps it from ending.
+        """
+        os.kill(pid, signal.SIGKILL)
+        kill_the_rest()
+        return signal.SIGKILL
+
     def settle(self, status: int) -> Tuple[int, List[str]]:
         """End what is left of a run: its wait status, and the limits that can still be seen."""
-        self.kill_the_rest()
+        kill_the_rest()
         full = self.private and any(is_full(place) for place in [self.root] + self.scratch if os.path.isdir(place))
         return status, ["disk"] if full else []
 
@@ -165,24 +174,25 @@ class DirectPlace:
             else:
                 getattr(libc, kind + "ctl")(number, IPC_RMID, None)
 
-    def kill_the_rest(self) -> None:
-        """No process of the run outlives it, whatever sessions or groups it made."""
-        everything = os.getpid() == 1
-        deadline, pause = time.monotonic() + KILL_S, 0.0005
-        while True:
-            reap()
-            left = other_processes() if everything else descendants(os.getpid())
-            if not left:
-                return
-            if time.monotonic() > deadline:
-                raise SystemExit("processes of a run cannot be killed")
-            for pid in [-1] if everything else left:  # -1 is all at once: a fork bomb cannot outrun it
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except OSError:
-                    pass
-            time.sleep(pause)
-            pause = min(2 * pause, 0.05)
+
+def kill_the_rest() -> None:
+    """No process of the run outlives it, whatever sessions or groups it made."""
+    everything = os.getpid() == 1
+    deadline, pause = time.monotonic() + KILL_S, 0.0005
+    while True:
+        reap()
+        left = other_processes() if everything else descendants(os.getpid())
+        if not left:
+            return
+        if time.monotonic() > deadline:
+            raise SystemExit("processes of a run cannot be killed")
+        for pid in [-1] if everything else left:  # -1 is all at once: a fork bomb cannot outrun it
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
 
 
 def other_processes() -> List[int]:

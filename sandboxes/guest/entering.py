@@ -10,9 +10,13 @@ import tempfile
 from typing import Any, Dict, Iterable, List, Set
 
 RLIMIT_MSGQUEUE = 12
+MAX_OPEN_FILES = 4096
+"""Of one process: the table of open files is the whole machine's."""
 START_VARIABLES = ("PYTHON", "LC_", "LANG")
 """An interpreter reads these once, when it starts."""
 COLD_START = "import os; exec(compile(os.fdopen(%d).read(), '<guest>', 'exec'), {'__name__': 'guest'})"
+COLD_PATH = "import sys\nsys.path[:1] = []\nsys.path += sys.argv[1:]\nsys.argv = ['pytest']\n"
+"""What PYTHONPATH names, then the standard library, then what this interpreter was given: as in a fork."""
 
 
 def prctl(option: int, value: int) -> None:
@@ -40,6 +44,9 @@ def limit_resources(limits: Dict[str, Any], address_space: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits["file_bytes"], limits["file_bytes"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    files = MAX_OPEN_FILES if allowed == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, allowed)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     resource.setrlimit(RLIMIT_MSGQUEUE, (0, 0))  # message queues would stay after the run
     if address_space:
         resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
@@ -126,12 +133,13 @@ def import_folders(arguments: List[str], root: str) -> Set[str]:
 
 
 def start_cold(source: str, command: Dict[str, Any], root: str, records_w: int) -> int:
-    """pytest in a new interpreter, as `python -m pytest` has it, under the same reporter."""
+    """pytest in a new interpreter with the packages of this one, under the same reporter."""
     os.set_inheritable(records_w, True)
     file = tempfile.TemporaryFile("w+", encoding="utf-8")
     call = "sys.exit(run_pytest(json.loads(%r), %r, %d))\n" % (json.dumps(command), root, records_w)
-    file.write("import sys\nsys.path[:1] = []  # as given in PYTHONPATH, no more\n%s\n%s" % (source, call))
+    file.write(COLD_PATH + "%s\n%s" % (source, call))
     file.flush()
     file.seek(0)
     os.set_inheritable(file.fileno(), True)
-    return execute_program([sys.executable, "-s", "-B", "-c", COLD_START % file.fileno()])
+    flags = ["-S"] if sys.flags.no_site else []
+    return execute_program([sys.executable, "-s", "-B"] + flags + ["-c", COLD_START % file.fileno()] + sys.argv[1:])

@@ -5,6 +5,8 @@ from typing import FrozenSet, Set, Union
 
 TREE_FOLDER = 0o1777
 """A run may add files everywhere, and change or remove none that is not its own."""
+BYTES_PER_FILE = 4096
+"""A file system of so many bytes holds one file: names take memory too, and time to remove."""
 Names = Union[FrozenSet[str], Set[str]]
 
 
@@ -55,6 +57,15 @@ def open_up(path: str) -> None:
         pass
 
 
+def forget_attributes(path: str) -> None:
+    """Remove extended attributes. What is laid out in a folder would inherit an access list among them."""
+    for name in os.listxattr(path) if hasattr(os, "listxattr") else []:
+        try:
+            os.removexattr(path, name)
+        except OSError:  # the system's own
+            pass
+
+
 def is_folder(path: str) -> bool:
     return os.path.isdir(path) and not os.path.islink(path)
 
@@ -67,4 +78,4 @@ def free_number(place: str, number: int) -> int:
 
 def is_full(place: str) -> bool:
     room = os.statvfs(place)
-    return room.f_blocks > 0 and room.f_bavail == 0
+    return (room.f_blocks > 0 and room.f_bavail == 0) or (room.f_files > 0 and room.f_favail == 0)

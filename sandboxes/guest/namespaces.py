@@ -6,26 +6,30 @@ filter that keeps it from making namespaces or mounts of its own. See namespaces
 """
 
 import ctypes
-import json
 import os
 import signal
 import struct
+import sys
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from sandboxes.guest.bases import EMPTY_BASE, NOBODY
-from sandboxes.guest.direct import Edit, other_processes, reap
-from sandboxes.guest.files import is_full, make_folder, write_entry
+from sandboxes.guest.direct import Edit, kill_the_rest, other_processes
+from sandboxes.guest.entering import prefer_as_victim
+from sandboxes.guest.files import BYTES_PER_FILE, is_full, make_folder, write_entry
 
 NEW_MOUNTS, NEW_IPC, NEW_PIDS = 0x20000, 0x8000000, 0x20000000
 READ_ONLY, NO_SUID, NO_DEV, NO_EXEC, REMOUNT, BIND, RECURSIVE, PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 MOUNT_FLAGS = NO_SUID | NO_DEV
 MASKED = ("acpi", "asound", "kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
-FIXED = ("bus", "fs", "irq", "sys", "sysrq-trigger")
-"""What Docker hides under /proc, and what it makes read-only there."""
+"""What Docker hides under /proc."""
 
 
 class NamespacePlace:
-    """Runs share a container and nothing in it."""
+    """Runs share a container and nothing in it.
+
+    The first process of a run's namespaces reads the request for it and writes the reply. The runner, which every run
+    is a copy of, hears of neither: what came with one run cannot be found in the memory of another.
+    """
 
     wall = "namespaces"
     separate = True
@@ -34,22 +38,32 @@ class NamespacePlace:
     def __init__(self, options: Dict[str, Any], bases: Any) -> None:
         self.root, self.disk_bytes = options["root"], options["disk_bytes"]
         self.bases = bases
-        self.status_r = -1
+        self.doubt = ""
         self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY)
         self.libc = ctypes.CDLL(None, use_errno=True)
 
     def trial(self) -> str:
         """Why this container cannot do it; empty where it can."""
+        said_r, said_w = os.pipe()
         try:
-            pid = self.spawn(EMPTY_BASE, {}, lambda: os._exit(0))
-            self.settle(os.waitpid(pid, 0)[1])
-        except (OSError, RuntimeError) as error:
+            self.apart(lambda: self.attempt(said_w))
+        except OSError as error:
             return str(error)
-        return ""
+        finally:
+            os.close(said_w)
+        with os.fdopen(said_r, "rb") as file:
+            return file.read().decode()
 
-    def spawn(self, base: str, edits: Dict[str, Edit], body: Callable[[], None]) -> int:
-        """Start a run: the first process of its namespaces, which calls `body` in a second one. Its id."""
-        self.status_r, status_w = os.pipe()
+    def attempt(self, said_w: int) -> int:
+        try:
+            self.build(self.bases.folder(EMPTY_BASE))
+        except OSError as error:
+            os.write(said_w, str(error).encode())
+        return 0
+
+    def apart(self, body: Callable[[], int]) -> int:
+        """Call `body` in the first process of new process namespaces: the wait status. All others have then ended."""
+        self.doubt = "processes are left" if other_processes() else ""
         self.call("unshare", NEW_PIDS)  # for the next child; and back, or the one after it could not be made
         try:
             pid = os.fork()
@@ -57,50 +71,44 @@ class NamespacePlace:
             self.call("setns", self.own_pids, NEW_PIDS)
             raise
         if pid == 0:
-            self.first_process(base, edits, body, status_w)
-        os.close(status_w)
+            code = 70
+            try:
+                code = body()
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(code)
         self.call("setns", self.own_pids, NEW_PIDS)
+        return os.waitpid(pid, 0)[1]
+
+    # ---- in the first process
+
+    def spawn(self, base: str, edits: Dict[str, Edit], body: Callable[[], None]) -> int:
+        """Build the place and start a run: a process that calls `body`, which does not return. Its id. Raises
+        RuntimeError where there is no place.
+        """
+        try:
+            self.build(self.bases.folder(base))
+            self.edit(edits)
+            pid = os.fork()
+        except OSError as error:
+            raise RuntimeError("no place for a run: %s" % error)
+        if pid == 0:
+            body()
         return pid
 
+    def end(self, _pid: int) -> int:
+        kill_the_rest()
+        return signal.SIGKILL
+
     def settle(self, status: int) -> Tuple[int, List[str]]:
-        """The wait status of a run and the limits that its first process saw. Raises RuntimeError where the place
-        could not be made. With the first process all others have ended.
-        """
-        reap()
-        with os.fdopen(self.status_r, "rb") as file:
-            said = file.read()
-        if not said:  # it was killed, at a limit or for want of memory
-            return signal.SIGKILL, []
-        seen = json.loads(said.decode())
-        if "fault" in seen:
-            raise RuntimeError(seen["fault"])
-        return int(seen["status"]), list(seen["hit"])
+        """End what is left of a run: its wait status, and the limits that can still be seen."""
+        kill_the_rest()
+        full = any(is_full(place) for place in (self.root, "/tmp", "/dev/shm"))
+        return status, ["disk"] if full else []
 
     def clean(self) -> str:
-        return "processes are left" if other_processes() else ""
-
-    # ---- inside
-
-    def first_process(self, base: str, edits: Dict[str, Edit], body: Callable[[], None], status_w: int) -> None:
-        """Build the place, start the run, wait for it, report; never returns."""
-        said = {}  # type: Dict[str, Any]
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            try:
-                self.build(self.bases.folder(base))
-                self.edit(edits)
-                pid = os.fork()
-            except OSError as error:
-                said = {"fault": "no place for a run: %s" % error}
-                raise
-            if pid == 0:
-                body()
-            status = wait_for(pid)
-            said = {"status": status, "hit": ["disk"] if is_full(self.root) or is_full("/tmp") else []}
-        finally:
-            os.write(status_w, json.dumps(said or {"fault": "the first process of a run failed"}).encode())
-            os._exit(0)
+        return self.doubt
 
     def build(self, base: str) -> None:
         self.call("unshare", NEW_MOUNTS | NEW_IPC)
@@ -115,7 +123,18 @@ class NamespacePlace:
         self.temporary(self.bases.place, 4096, "0700")
         self.mount("mqueue", "/dev/mqueue", "mqueue", MOUNT_FLAGS | NO_EXEC)
         self.mount("proc", "/proc", "proc", MOUNT_FLAGS | NO_EXEC)
+        self.bound_ipc()
+        prefer_as_victim()  # all of a run, its first process too; under a read-only /proc it cannot take that back
         self.mask_proc()
+
+    def bound_ipc(self) -> None:
+        """System V objects are freed some time after their namespace: what they hold is missing to the next run."""
+        for name, value in ipc_limits(self.disk_bytes // 4).items():
+            try:
+                with open("/proc/sys/" + name.replace(".", "/"), "w") as file:
+                    file.write(value)
+            except OSError:  # another user namespace than the kernel's first
+                pass
 
     def mask_proc(self) -> None:
         for name in MASKED:
@@ -124,11 +143,7 @@ class NamespacePlace:
                 self.temporary(path, 4096, "0555")
             elif os.path.exists(path):
                 self.mount("/dev/null", path, "", BIND)
-        for name in FIXED:
-            path = "/proc/" + name
-            if os.path.exists(path):
-                self.mount(path, path, "", BIND | RECURSIVE)
-                self.mount(path, path, "", BIND | REMOUNT | READ_ONLY | MOUNT_FLAGS | NO_EXEC)
+        self.mount("none", "/proc", "", BIND | REMOUNT | READ_ONLY | MOUNT_FLAGS | NO_EXEC)
 
     def edit(self, edits: Dict[str, Edit]) -> None:
         """Removals first: a file may stand where a folder was."""
@@ -151,7 +166,8 @@ class NamespacePlace:
             folder = os.path.dirname(folder)
 
     def temporary(self, path: str, size: int, mode: str = "1777") -> None:
-        self.mount("tmpfs", path, "tmpfs", MOUNT_FLAGS, "mode=%s,size=%d" % (mode, size))
+        files = max(16, size // BYTES_PER_FILE)
+        self.mount("tmpfs", path, "tmpfs", MOUNT_FLAGS, "mode=%s,size=%d,nr_inodes=%d" % (mode, size, files))
 
     def mount(self, source: str, target: str, kind: str, flags: int, data: str = "") -> None:
         words = [os.fsencode(word) for word in (source, target, kind)]
@@ -164,11 +180,10 @@ class NamespacePlace:
             raise OSError(number, "%s %s: %s" % (name, " ".join(said), os.strerror(number)))
 
 
-def wait_for(pid: int) -> int:
-    while True:
-        done, status = os.waitpid(-1, 0)
-        if done == pid:
-            return status
+def ipc_limits(memory_bytes: int) -> Dict[str, str]:
+    """Kernel settings that bound the memory in System V objects."""
+    pages = memory_bytes // os.sysconf("SC_PAGE_SIZE")
+    return {"kernel.shmall": str(pages), "kernel.sem": "32000 32000 500 128", "kernel.msgmni": "256"}
 
 
 # ---- the filter
@@ -177,31 +192,36 @@ ALLOW, REFUSE, NO_SUCH_CALL = 0x7FFF0000, 0x00050001, 0x00050026  # EPERM; ENOSY
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 X32 = 0x40000000
 NAMESPACE_FLAGS = 0x7E020000
-REFUSED = "unshare setns mount umount2 pivot_root chroot bpf perf_event_open add_key request_key keyctl userfaultfd"
+VSOCK = 40
+"""Sockets to the machine that this one is a guest of: no network namespace keeps them."""
+CALLED = "clone socket unshare setns mount umount2 pivot_root chroot bpf perf_event_open add_key request_key keyctl"
+CALLED += " userfaultfd syslog"
 NEW_MOUNT_CALLS = [428, 429, 430, 431, 432, 433, 442]
 CALLS = {
-    "x86_64": (
-        0xC000003E,
-        56,
-        dict(zip(REFUSED.split(), (272, 308, 165, 166, 155, 161, 321, 298, 248, 249, 250, 323))),
-    ),
-    "aarch64": (0xC00000B7, 220, dict(zip(REFUSED.split(), (97, 268, 40, 39, 41, 51, 280, 241, 217, 218, 219, 282)))),
-}  # type: Dict[str, Tuple[int, int, Dict[str, int]]]
-CLONE3 = 435
+    "x86_64": (0xC000003E, (56, 41, 272, 308, 165, 166, 155, 161, 321, 298, 248, 249, 250, 323, 103)),
+    "aarch64": (0xC00000B7, (220, 198, 97, 268, 40, 39, 41, 51, 280, 241, 217, 218, 219, 282, 116)),
+}  # type: Dict[str, Tuple[int, Tuple[int, ...]]]
+CLONE3, IO_URING = 435, [425, 426, 427]
+"""Calls whose arguments lie in memory, where no filter sees them."""
 
 
 def filter_program(machine: str) -> Optional[bytes]:
-    """A seccomp program (see seccomp(2)) that refuses what makes namespaces and mounts; None for other machines."""
+    """A seccomp program (see seccomp(2)) that refuses what makes namespaces and mounts, what reaches beyond them, and
+    what outlives a process; None for other machines.
+    """
     if machine not in CALLS:
         return None
-    architecture, clone, numbers = CALLS[machine]
-    refused = sorted(numbers.values()) + NEW_MOUNT_CALLS
+    architecture, numbers = CALLS[machine]
+    clone, socket = numbers[:2]
     lines = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, REFUSE), (LOAD, 0, 0, 0)]
     lines += [(AT_LEAST, 0, 1, X32), (RETURN, 0, 0, REFUSE)]
-    for number in refused:
+    for number in sorted(numbers[2:]) + NEW_MOUNT_CALLS:
         lines += [(EQUAL, 0, 1, number), (RETURN, 0, 0, REFUSE)]
-    lines += [(EQUAL, 0, 1, CLONE3), (RETURN, 0, 0, NO_SUCH_CALL)]
-    lines += [(EQUAL, 0, 3, clone), (LOAD, 0, 0, 16), (ANY_BIT, 0, 1, NAMESPACE_FLAGS), (RETURN, 0, 0, REFUSE)]
+    for number in [CLONE3] + IO_URING:
+        lines += [(EQUAL, 0, 1, number), (RETURN, 0, 0, NO_SUCH_CALL)]
+    for number, test, first_argument in ((clone, ANY_BIT, NAMESPACE_FLAGS), (socket, EQUAL, VSOCK)):
+        lines += [(EQUAL, 0, 4, number), (LOAD, 0, 0, 16), (test, 0, 1, first_argument), (RETURN, 0, 0, REFUSE)]
+        lines += [(RETURN, 0, 0, ALLOW)]
     lines += [(RETURN, 0, 0, ALLOW)]
     return b"".join(struct.pack("=HBBI", *line) for line in lines)
 

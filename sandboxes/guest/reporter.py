@@ -23,6 +23,7 @@ except ImportError:  # an image without pytest still runs plain commands
     pytest = None  # type: ignore[assignment]
 
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
+EQUALITY = re.compile(r"\bequal_[0-9a-f]{16}\b")
 MAX_MESSAGE = 4000
 FRAME = re.compile(r"(<[^>]*>|\S+):\d+: ")
 OVER_LIMIT = "Timeout: over the limit of %s for one test"
@@ -80,7 +81,8 @@ class Reports:
 
     def clean(self, message: str) -> str:
         """No address, no temporary path, bounded length: the same failure reads the same everywhere."""
-        text = ADDRESS.sub("at 0x...", message).replace(self.root + "/", "").replace(self.root, "<repository>")
+        text = EQUALITY.sub("equal", ADDRESS.sub("at 0x...", message))
+        text = text.replace(self.root + "/", "").replace(self.root, "<repository>")
         text = without_foreign_frames(text)
         if len(text) > MAX_MESSAGE:
             text = text[: MAX_MESSAGE // 2] + "\n[...]\n" + text[-MAX_MESSAGE // 2 :]

@@ -35,8 +35,10 @@ from sandboxes.guest.watching import Capped, Watch, cgroup_events, children_cpu,
 from sandboxes.guest.wire import PROTOCOL, read_frame, write_frame
 
 MAX_RECORDS, MAX_LINE = 8 * 2**20, 2**16
-MAX_LINES = 200000
+MAX_LINES, MAX_SECONDS = 200000, 1e6
 ROOT_MARK, HOME_MARK = "<repository>", "/tmp"
+ANSWERED, ENDED = 0, 3
+KILLED = {"exit_code": -signal.SIGKILL, "output": "", "hit": ["memory"], "records": [], "doubt": ""}
 
 
 def serve(options: Dict[str, Any], reporter_source: str) -> None:
@@ -57,10 +59,8 @@ def serve(options: Dict[str, Any], reporter_source: str) -> None:
     write_frame(replies, dict(greeting, mounted=runner.bases.mounted, fit=fit))
     ends = time.monotonic() + options["ttl_s"]
     while wait_for_request(requests, ends):
-        request = read_frame(Whole(requests))
-        if request is None:
+        if not runner.serve_next(Whole(requests), replies):
             return
-        write_frame(replies, runner.answer(request))
 
 
 def wait_for_request(requests: BinaryIO, ends: float) -> bool:
@@ -116,7 +116,7 @@ class Runner:
 
     def __init__(self, options: Dict[str, Any], reporter_source: str, owner: int) -> None:
         self.root, self.home = options["root"], options["home"]
-        self.memory = options["address_space"]
+        self.memory, self.filtered = options["address_space"], options["private"]
         self.reporter_source = reporter_source
         self.root_pattern = re.compile(r"(?<![\w./-])%s(?:/|(?![\w.-]))" % re.escape(self.root))
         prctl(4, 0)  # PR_SET_DUMPABLE: same-user code cannot trace the runner or open its files
@@ -133,6 +133,24 @@ class Runner:
             if not self.refused:
                 return place
         return DirectPlace(options, self.bases)
+
+    def serve_next(self, requests: "Whole", replies: BinaryIO) -> bool:
+        """Answer one request, in a process of its own where the place has such; False at the end of the stream."""
+        if self.place.wall != NamespacePlace.wall:
+            return self.answer_next(requests, replies)
+        started, used = time.monotonic(), children_cpu()
+        status = self.place.apart(lambda: ANSWERED if self.answer_next(requests, replies) else ENDED)
+        if os.WIFSIGNALED(status):  # the kernel's victim, all the others with it
+            write_frame(replies, dict(KILLED, wall_s=time.monotonic() - started, cpu_s=children_cpu() - used))
+        elif os.WEXITSTATUS(status) not in (ANSWERED, ENDED):
+            raise SystemExit("the first process of a run failed")
+        return os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == ANSWERED
+
+    def answer_next(self, requests: "Whole", replies: BinaryIO) -> bool:
+        request = read_frame(requests)
+        if request is not None:
+            write_frame(replies, self.answer(request))
+        return request is not None
 
     def answer(self, request: Dict[str, Any]) -> Dict[str, Any]:
         if request["op"] == "base":
@@ -154,7 +172,7 @@ class Runner:
         os.close(output_w)
         os.close(records_w)
         sinks = {output_r: Capped(request["limits"]["output_bytes"]), records_r: Capped(MAX_RECORDS)}
-        status, timed_out = self.watch.wait(pid, sinks, started + request["limits"]["wall_s"])
+        status, timed_out = self.watch.wait(pid, sinks, started + request["limits"]["wall_s"], self.place.end)
         status, hit = self.place.settle(status)
         wall_s, cpu_s = time.monotonic() - started, children_cpu() - used
         for fd, sink in sinks.items():
@@ -218,7 +236,7 @@ class Runner:
         prefer_as_victim()
         if self.place.separate:
             drop_user(self.place.user)
-        if self.place.wall == NamespacePlace.wall:
+        if self.filtered:
             install_filter()
         prctl(4, 1)  # PR_SET_DUMPABLE: the run may look at its own files under /proc
         prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it does not outlive its runner
@@ -255,6 +273,7 @@ def parse_record(line: str) -> Dict[str, Any]:
     try:
         record = json.loads(line if len(line) <= MAX_LINE else "")
         words = {key: str(record[key]).encode("utf-8", "replace").decode() for key in ("id", "outcome", "message")}
-        return dict(words, seconds=float(record["seconds"]), over_limit=bool(record["over_limit"]))
+        seconds = min(MAX_SECONDS, max(0.0, float(record["seconds"])))  # in this order, what is no number becomes 0
+        return dict(words, seconds=seconds, over_limit=bool(record["over_limit"]))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return {"id": "", "outcome": "error", "message": "unreadable record", "seconds": 0.0, "over_limit": False}

@@ -5,7 +5,7 @@ import resource
 import select
 import signal
 import time
-from typing import Dict, List, Tuple
+from typing import Callable, Dict, List, Tuple
 
 PAUSE_S = 0.5
 
@@ -42,8 +42,10 @@ class Watch:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(wake_w)
 
-    def wait(self, pid: int, sinks: Dict[int, Capped], deadline: float) -> Tuple[int, bool]:
-        """The child's wait status, and whether it was ended at the deadline. Raises SystemExit without an owner."""
+    def wait(self, pid: int, sinks: Dict[int, Capped], deadline: float, end: Callable[[int], int]) -> Tuple[int, bool]:
+        """The child's wait status, and whether it was ended (by `end`) at the deadline. Raises SystemExit without an
+        owner.
+        """
         poller = select.poll()
         poller.register(self.owner, 0)
         poller.register(self.wake_r, select.POLLIN)
@@ -56,8 +58,7 @@ class Watch:
                 return status, False
             left = deadline - time.monotonic()
             if left <= 0:
-                os.kill(pid, signal.SIGKILL)
-                return os.waitpid(pid, 0)[1], True
+                return end(pid), True
             for fd, _ in poller.poll(min(left, PAUSE_S) * 1000 + 1):
                 if fd == self.owner:
                     raise SystemExit("the owner is gone")
