@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import docker
 import docker.errors
@@ -18,6 +19,8 @@ from sandboxes.base import SandboxError
 
 FAULTS = (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
 """How an engine fails."""
+EVENT_S = 2.0
+"""Wall-clock seconds that an event of the engine may be late."""
 
 
 @contextlib.contextmanager
@@ -93,6 +96,18 @@ class ContainerChannel:
     def _lost(self) -> SandboxError:
         lines = self._errors.decode(errors="replace").strip().splitlines()
         return SandboxError("the container ended unexpectedly" + (f": {lines[-1]}" if lines else ""))
+
+    def ran_out_of_memory(self, since: float) -> bool:
+        """Whether the engine saw that; its event may come a moment after the container's end."""
+        chosen = {"container": self._container, "event": "oom"}
+        until = datetime.now(UTC) + timedelta(seconds=EVENT_S)
+        with contextlib.suppress(*FAULTS):
+            events = self._client.api.events(since=int(since), until=until, filters=chosen, decode=True)
+            try:
+                return any(True for _ in events)
+            finally:
+                events.close()
+        return False
 
     def close(self) -> None:
         """Remove the container; a read in another thread then ends with SandboxError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import struct
 import threading
 import time
@@ -81,11 +82,15 @@ class Channel(Protocol):
 
     def send(self, data: bytes) -> None: ...
     def receive(self, size: int, deadline: float) -> bytes: ...
+    def ran_out_of_memory(self, since: float) -> bool:
+        """Did the sandbox as a whole meet its limit of memory after that Unix time?"""
+
     def close(self) -> None: ...
 
 
 class GuestSandbox:
-    """Runs commands through a guest. One run at a time; after any fault it is closed and stays closed.
+    """Runs commands through a guest. One run at a time; after any fault, and after a run that took the guest with it,
+    it is closed and stays closed.
 
     Args:
         put: makes a tree's base available to the guest where it can be mounted.
@@ -102,6 +107,7 @@ class GuestSandbox:
         self._environment = ENVIRONMENT | (environment or {})
         self._lock = threading.Lock()
         self.runs = 0
+        self._ended = False
         self.doubt = ""
         """Why another rollout should not be run in it."""
         try:
@@ -120,14 +126,22 @@ class GuestSandbox:
         scoring = isinstance(command.run, PytestRun) and command.run.scoring
         canaries = Canaries.fresh() if scoring else None
         with self._lock:
+            if self._ended:
+                raise SandboxError("the sandbox is closed")
+            began = time.time()
             try:
                 self.runs += 1
                 reply = self._run(tree.base, _run_request(tree, command, self._environment, canaries))
                 self.doubt = str(reply.get("doubt", "")) or self.doubt
                 return _result(reply, canaries)
-            except BaseException:
+            except BaseException as error:
                 self.doubt = "it failed"
+                lost = isinstance(error, SandboxError) and not self._ended
+                used_up = lost and self._channel.ran_out_of_memory(began)
+                self._ended = True
                 self._channel.close()
+                if used_up:  # by the run, and the kernel took the runner for it: the target's doing, and no fault
+                    return ExecResult(-signal.SIGKILL, "", frozenset({Limit.MEMORY}), canaries_missing=scoring)
                 raise
 
     def _run(self, base: Tree, request: dict[str, Any]) -> dict[str, Any]:
@@ -162,6 +176,7 @@ class GuestSandbox:
 
     def close(self) -> None:
         self.doubt = self.doubt or "it is closed"
+        self._ended = True
         self._channel.close()
 
     def __enter__(self) -> Self:

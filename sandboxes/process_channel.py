@@ -73,6 +73,10 @@ class ProcessChannel:
             said = []
         return SandboxError("the sandbox ended unexpectedly" + (f": {said[-1]}" if said else ""))
 
+    def ran_out_of_memory(self, since: float) -> bool:
+        """There is no limit of the whole that could be met."""
+        return False
+
     def close(self) -> None:
         """Ends the guest; a read in another thread then ends with SandboxError."""
         if self._after_close is None:

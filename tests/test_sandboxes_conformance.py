@@ -11,7 +11,7 @@ import pytest
 from harness import sandbox_cli
 from sandboxes.base import Isolation, Promises, SandboxBackend, Wall
 from sandboxes.bubblewrap_sandbox import BubblewrapBackend
-from sandboxes.conformance import boundary, trees
+from sandboxes.conformance import boundary, commands, limits, trees, verdicts
 from sandboxes.conformance.checking import Check, CheckResult, Outcome, Place, run_check, sh
 from sandboxes.conformance.suite import CHECKS, run_checks
 from sandboxes.docker_sandbox import DockerBackend
@@ -56,16 +56,27 @@ VARIANTS: dict[str, tuple[Callable[[], SandboxBackend], Promises]] = {
 for old in os.environ.get("REPO_AGENT_OLD_IMAGES", "").split():
     VARIANTS[f"docker-container-{old}"] = (partial(docker, image=old), USERS)
     VARIANTS[f"docker-run-{old}"] = (partial(docker, Isolation.RUN, old), NAMESPACES)
-FAST = ("docker-container", "local")
+FAST = ("docker-container",)
+LONG_CHECKS = (
+    commands.processor_time_is_counted,
+    limits.processor_limit_holds_where_its_signal_is_ignored,
+    limits.fork_bomb_is_contained,
+    limits.unending_test_ends_with_the_run,
+    verdicts.forked_and_cold_runs_agree,
+)
 
 
-def marked(variant: str) -> object:
-    marks = [pytest.mark.docker] if variant.startswith("docker") else []
-    marks += [] if variant in FAST else [pytest.mark.slow]
-    return pytest.param(variant, marks=marks)
+def variant(name: str) -> object:
+    marks = [pytest.mark.docker] if name.startswith("docker") else []
+    return pytest.param(name, marks=marks + ([] if name in FAST else [pytest.mark.slow]))
 
 
-@pytest.fixture(scope="module", params=map(marked, VARIANTS))
+def one(check: Check) -> object:
+    marks = [pytest.mark.slow] if check.function in LONG_CHECKS else []
+    return pytest.param(check, marks=marks, id=check.name.replace(" ", "_"))
+
+
+@pytest.fixture(scope="module", params=[variant(name) for name in VARIANTS])
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     """A place over each backend in turn."""
     request.getfixturevalue(f"{request.param.partition('-')[0]}_backend")  # or the test is skipped
@@ -78,7 +89,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
         backend.close()
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name.replace(" ", "_"))
+@pytest.mark.parametrize("check", [one(check) for check in CHECKS])
 def test_backend_does_what_it_must(place: Place, check: Check) -> None:
     result = run_check(check, place)
     if result.outcome is Outcome.NOT_PROMISED:

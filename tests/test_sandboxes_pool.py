@@ -71,12 +71,14 @@ class Counting:
 
     def _opened(self, resources: Resources) -> GuestSandbox:
         sandbox = self._inner.open(resources)
-        close = sandbox.close
+        close, first = sandbox.close, True
 
         def closed() -> None:
+            nonlocal first
             close()
-            with self.lock:
-                self.closed += 1
+            with self.lock:  # closing twice is closing once
+                self.closed += first
+                first = False
 
         sandbox.close = closed  # type: ignore[method-assign]
         with self.lock:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from harness.records import Task
-from sandboxes.base import Command, Limits, PytestRun, Resources, Sandbox
+from sandboxes.base import Command, Limits, PytestRun, Sandbox
 from sandboxes.docker_sandbox import DockerBackend
-from sandboxes.workspace import MappingTree, Workspace
+from sandboxes.workspace import Workspace
 from suites.base import Suite, load
 
 LIMITS = Limits(cpu_s=120, wall_s=400, output_bytes=2**20)
@@ -89,29 +88,3 @@ def test_forked_runs_agree_with_cold_pytest_on_every_test(
     assert different == {}
     assert tests > 100
     assert bool(failing) == (version == "buggy")
-
-
-@pytest.fixture
-def sandbox(docker_backend: DockerBackend) -> Iterator[Sandbox]:
-    with docker_backend.open(Resources()) as opened:
-        yield opened
-
-
-def outcomes(sandbox: Sandbox, files: dict[str, str], env: dict[str, str] | None = None) -> dict[str, str]:
-    tree = Workspace(MappingTree({path: text.encode() for path, text in files.items()}))
-    result = sandbox.run(tree, Command(PytestRun(), env=env or {}))
-    return {record.id.rpartition("::")[2]: record.outcome for record in result.records}
-
-
-@pytest.mark.docker
-def test_tree_whose_modules_are_imported_here_already_starts_cold(sandbox: Sandbox) -> None:
-    test = "import iniconfig\n\ndef test_it():\n    assert iniconfig.IniConfig and iniconfig.OURS\n"
-    ours = "class IniConfig: pass\nclass ParseError(Exception): pass\nSectionWrapper = None\nOURS = True\n"
-    assert outcomes(sandbox, {"iniconfig.py": ours, "test_it.py": test}) == {"test_it": "passed"}
-
-
-@pytest.mark.docker
-def test_environment_that_an_interpreter_reads_once_starts_cold(sandbox: Sandbox) -> None:
-    test = "import sys\n\ndef test_it():\n    assert sys.flags.optimize == 0 and sys.flags.dev_mode\n"
-    assert outcomes(sandbox, {"test_it.py": test}) == {"test_it": "failed"}
-    assert outcomes(sandbox, {"test_it.py": test}, {"PYTHONDEVMODE": "1"}) == {"test_it": "passed"}

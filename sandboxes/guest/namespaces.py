@@ -19,7 +19,7 @@ from sandboxes.guest.files import BYTES_PER_FILE, is_full, make_folder, write_en
 
 NEW_MOUNTS, NEW_IPC, NEW_PIDS = 0x20000, 0x8000000, 0x20000000
 READ_ONLY, NO_SUID, NO_DEV, NO_EXEC, REMOUNT, BIND, RECURSIVE, PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
-MOUNT_FLAGS = NO_SUID | NO_DEV
+MOUNT_FLAGS, DETACH = NO_SUID | NO_DEV, 2
 MASKED = ("acpi", "asound", "kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
 """What Docker hides under /proc."""
 
@@ -108,6 +108,9 @@ class NamespacePlace:
         return status, ["disk"] if full else []
 
     def clean(self) -> str:
+        """Give up the memory that a run's files take: what it reported may need some."""
+        for place in ("/dev/shm", "/tmp", self.root, "/tmp"):  # the last one is under the overlay
+            self.call("umount2", os.fsencode(place), DETACH)
         return self.doubt
 
     def build(self, base: str) -> None:
