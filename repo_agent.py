@@ -11,7 +11,7 @@ from pathlib import Path
 COMMANDS = {
     "eval": ("eval.eval_cli", "evaluate a policy on a suite, with tests in a sandbox"),
     "suites": ("suites.suites_cli", "list, show, validate and split suites"),
-    "sandbox": ("harness.sandbox_cli", "look at what runs have left, remove it, and check that sandboxes keep their promises"),
+    "sandbox": ("harness.sandbox_cli", "what runs have left; remove it; check that a sandbox keeps its promises"),
 }
 
 

@@ -3,7 +3,8 @@
 Its files are sent as one source text. It answers requests on standard input with replies on standard output (see
 `wire`): `base` keeps a tree, `run` starts a process for a command on that tree under edits. It has pytest imported, so
 a run of it costs a fork. The process of a run gives up its privileges before it touches a byte of the tree; what it
-leaves is killed and removed, or gone with its namespaces.
+leaves is killed and removed, or gone with its namespaces. A fork has all that its parent ever read: where runs of
+different rollouts follow each other, it is the first process of their namespaces that reads requests.
 """
 
 import base64
