@@ -54,7 +54,7 @@ class BubblewrapBackend:
         argv += ["--proc", "/proc", "--dev", "/dev"]
         for path in (TREE, *SCRATCH):
             argv += ["--size", str(resources.disk_bytes), "--tmpfs", path]
-        return [*argv, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
+        return [*argv, "--remount-ro", "/dev", "--remount-ro", "/proc", "--remount-ro", "/", "--chdir", "/"]
 
     def identity(self, image: str = "") -> str:
         return f"{self.about} guest {guest_version()}"
