@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from eval.metrics import RolloutMetrics, Summary, summarise
-from eval.run import RunConfig, RunOutcome
 from harness.records import Record, StopReason, TestPolicy
+from harness.run import RunOutcome
+from harness.run_files import RunConfig
 
 REPORT_FORMAT = 1
 
@@ -38,6 +39,7 @@ class Report(Record):
 
 def make_report(
     config: RunConfig,
+    rollouts: Sequence[RolloutMetrics],
     outcome: RunOutcome,
     versions: dict[str, str],
     sandbox: dict[str, str | bool],
@@ -45,8 +47,9 @@ def make_report(
     notices: Sequence[str],
     wall_seconds: float,
 ) -> Report:
+    rollouts = sorted(rollouts, key=lambda metrics: (metrics.task, metrics.index))
     by_task: dict[str, list[RolloutMetrics]] = {}
-    for rollout in outcome.rollouts:
+    for rollout in rollouts:
         by_task.setdefault(rollout.task, []).append(rollout)
     return Report(
         config=config,
@@ -58,9 +61,9 @@ def make_report(
         stopped=outcome.stopped,
         not_started=outcome.not_started,
         wall_seconds=wall_seconds,
-        total=summarise(outcome.rollouts, config.test_policy),
-        tasks={task: summarise(rollouts, config.test_policy) for task, rollouts in by_task.items()},
-        rollouts=tuple(outcome.rollouts),
+        total=summarise(rollouts, config.test_policy),
+        tasks={task: summarise(its, config.test_policy) for task, its in by_task.items()},
+        rollouts=tuple(rollouts),
     )
 
 

@@ -12,8 +12,9 @@ from importlib.resources import files
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
+from harness.errors import Diverged
 from harness.grading import graded_tree, run_feedback, run_scoring
-from harness.records import Completion, FinishReason, Message, Score, StopReason, Task, TestPolicy, TestReport
+from harness.records import Completion, FinishReason, Message, Score, Step, StopReason, Task, TestPolicy, TestReport
 from sandboxes.base import Sandbox, SandboxBackend, SandboxError, SandboxNotStarted
 from sandboxes.workspace import Workspace
 from tools.files import FileState, ToolErrorKind, ToolResult, execute
@@ -46,6 +47,9 @@ class Environment(Protocol):
 
     def start(self) -> tuple[Message, ...]: ...
     def step(self, completion: Completion) -> StepOutcome: ...
+    def follow(self, step: Step) -> StepOutcome:
+        """Take a recorded step again, running no tests. Raises Diverged where it does not lead where it led."""
+
     def score(self) -> Score: ...
     def patch(self) -> str: ...
     def fork(self) -> Self: ...
@@ -89,6 +93,19 @@ class RepoEnvironment:
         ended = time.monotonic()
         text = f"{RESULT_HEAD}\n{result.content}" + (f"\n\n{snippet(report)}" if report else "")
         return StepOutcome(call, result, report, text, None, self.tree.digest, tested - started, ended - tested)
+
+    def follow(self, step: Step) -> StepOutcome:
+        """Carry out a recorded call again; the test report is the recorded one."""
+        call = parse(step.completion.text, cut_off=step.completion.finish_reason is FinishReason.LENGTH)
+        stop = StopReason.FINAL if call.usable and call.name == FINAL else None
+        result = None if stop else self._act(call)
+        text = "" if result is None else f"{RESULT_HEAD}\n{result.content}"
+        if self.tree.digest != step.digest or not (step.observation or "").startswith(text):
+            raise Diverged(
+                f"step {step.id} ({call.name or call.problem}) does not lead where it led when it was recorded: "
+                "the suite or the tools have changed since"
+            )
+        return StepOutcome(call, result, step.report, step.observation, stop, self.tree.digest)
 
     def _act(self, call: ToolCall) -> ToolResult:
         if not call.usable:

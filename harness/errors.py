@@ -2,7 +2,8 @@
 
     RepoAgentError
     ├── UsageError               bad input: one line, exit code 2
-    │   └── PolicyRefused        wrong key, no permission, unknown model: the run is over
+    │   ├── PolicyRefused        wrong key, no permission, unknown model: the run is over
+    │   └── Diverged             recorded steps do not lead where they led: suite or code have changed since
     ├── InfrastructureError      retried, then the rollout is recorded as unscored
     └── RolloutEnd               a completion ends the rollout, which is scored on the current tree
     SandboxError                 (of sandboxes.base) an infrastructure fault too
@@ -15,7 +16,15 @@ from __future__ import annotations
 from harness.records import StopReason
 from sandboxes.base import SandboxError
 
-__all__ = ["INFRASTRUCTURE", "InfrastructureError", "PolicyRefused", "RepoAgentError", "RolloutEnd", "UsageError"]
+__all__ = [
+    "INFRASTRUCTURE",
+    "Diverged",
+    "InfrastructureError",
+    "PolicyRefused",
+    "RepoAgentError",
+    "RolloutEnd",
+    "UsageError",
+]
 
 
 class RepoAgentError(Exception):
@@ -28,6 +37,10 @@ class UsageError(RepoAgentError):
 
 class PolicyRefused(UsageError):
     """The model's service refuses every call: wrong key, no permission, unknown model."""
+
+
+class Diverged(UsageError):
+    """A recorded step, gone through again, led to something else than what was recorded."""
 
 
 class InfrastructureError(RepoAgentError):

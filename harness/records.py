@@ -14,7 +14,7 @@ from tools.files import ToolErrorKind
 from tools.globs import matches
 from tools.protocol import ToolCall
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Record(BaseModel):
@@ -166,16 +166,31 @@ class Step(Record):
     test_seconds: float = 0.0
 
 
+class ForkPoint(Record):
+    """Where a rollout branched off: the steps up to this one are stored with other rollouts, once."""
+
+    rollout: str
+    step: str | None
+    """The last step that is shared; None: only the prompt is."""
+
+
 class Header(Record):
     """What is known of a rollout before its first step."""
 
     rollout: str
-    """Unique within a run: task and rollout index."""
+    """Unique within a run: task and rollout index, and for a fork where it branched off."""
     task: str
     suite: str
+    suite_version: str = ""
+    split: Literal["train", "test", ""] = ""
+    """The part of its suite that the task belongs to; empty for a suite without a split."""
     index: int
-    """Which of the task's rollouts this is, from 0."""
+    """Which of the task's rollouts this is, from 0; a fork has that of the rollout it began in."""
+    fork: ForkPoint | None = None
     policy: str
+    model: str = ""
+    oracle: bool = False
+    """The policy knows the answer."""
     sampling: Sampling
     """Its seed is the rollout's own."""
     test_policy: TestPolicy
@@ -183,22 +198,94 @@ class Header(Record):
     """The backend that ran the tests."""
     isolation: str = ""
     """What its runs shared: see sandboxes.base.Isolation."""
+    expected_tests: tuple[str, ...] = ()
     prompt: tuple[Message, ...] = ()
+    """Empty on disk for a fork: it is that of the rollout it began in."""
+
+
+class Rescore(Record):
+    """A note: the final tree was graded again."""
+
+    kind: Literal["rescore"] = "rescore"
+    rollout: str
+    suite_version: str
+    sandbox: str
+    isolation: str
+    score: Score
+
+
+class StepScore(Record):
+    """A note: the task's tests were run on the tree after a step (`step` None: on the task's own tree)."""
+
+    kind: Literal["step_score"] = "step_score"
+    rollout: str
+    step: str | None
+    suite_version: str
+    digest: str
+    passed: int | None
+    """Expected tests seen to pass; None where the infrastructure failed."""
+    expected: int
+    why: str = ""
+
+
+class PairNote(Record):
+    """A note: two actions at the state after `step` were compared, and made a preference pair."""
+
+    kind: Literal["pair"] = "pair"
+    rollout: str
+    step: str | None
+    pair: str
+    """The id of the pair in the file of pairs."""
+    source: str
+    chosen: ForkPoint
+    """The rollout and step of the better action."""
+    rejected: ForkPoint
+    confidence: float
+
+
+Note = Rescore | StepScore | PairNote
 
 
 class Trace(Record):
-    """One rollout: a view of the event log, from the first message to the score."""
+    """One rollout: a view of the event log, from the first message to the score, the steps shared with others included.
+
+    `steps` is the whole path; the first `shared` of them are stored with the rollouts that this one was forked from.
+    """
 
     header: Header
     steps: tuple[Step, ...] = ()
+    shared: int = 0
+    pending: Completion | None = None
+    """What the policy said last, where it was not carried out any more."""
+    done: StopReason | None = None
+    """Why the agent stopped; the score comes after that, and can be missing."""
     stop: StopReason | None = None
-    """None while the rollout is running, or where it was killed."""
+    """How the rollout ended; None while it is running, or where it was killed."""
     score: Score | None = None
     error: str = ""
     patch: str = ""
     seconds: float = 0.0
     score_seconds: float = 0.0
     """The part of `seconds` that the final score took."""
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Nothing of it is left to do: it ended, and neither the infrastructure nor an interruption cut it off."""
+        return self.stop not in (None, StopReason.ERROR, StopReason.INTERRUPTED)
+
+    def grade(self, suite_version: str | None = None) -> Score | None:
+        """The score by a version of the suite (default: the run's own): of the latest rescore, else of the run."""
+        wanted = suite_version or self.header.suite_version
+        again = [note.score for note in self.notes if isinstance(note, Rescore) and note.suite_version == wanted]
+        own = self.score if wanted == self.header.suite_version else None
+        return again[-1] if again else own
+
+    def step_scores(self, suite_version: str | None = None) -> dict[str | None, StepScore]:
+        """By step id (None: the task's own tree) the latest step score by a version of the suite."""
+        wanted = suite_version or self.header.suite_version
+        scores = [note for note in self.notes if isinstance(note, StepScore) and note.suite_version == wanted]
+        return {note.step: note for note in scores}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -35,25 +35,38 @@ class RolloutEnded:
     score_seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Past:
+    """What a rollout has behind it when it is taken up: after a crash, or as a fork of another one."""
+
+    steps: tuple[Step, ...] = ()
+    pending: Completion | None = None
+    """Said after those steps, and not carried out yet."""
+    stop: StopReason | None = None
+    """The agent is done: only the score is missing."""
+
+
 class Recorder(Protocol):
-    """Where the events of one rollout go, in this order: start, then completion and outcome per step, then end."""
+    """Where the events of one rollout go: start, then completion and outcome per step, then done and end.
+
+    An end can come without a done: the agent was cut off.
+    """
 
     def start(self, prompt: tuple[Message, ...]) -> None: ...
     def completion(self, step_id: str, parent: str | None, completion: Completion) -> None: ...
     def outcome(self, step: Step) -> None: ...
+    def done(self, stop: StopReason) -> None: ...
     def end(self, end: RolloutEnded) -> None: ...
-
-
-@dataclass
-class _Progress:
-    messages: list[Message]
-    turns: list[Turn] = field(default_factory=list)
-    parent: str | None = None
 
 
 def derived_seed(*parts: object) -> int:
     """A seed from what it belongs to: (run seed, task id, rollout index), then (that, step index). 31 bits."""
     return int.from_bytes(hashlib.sha256("\0".join(map(str, parts)).encode()).digest()[:4]) >> 1
+
+
+def step_id(index: int) -> str:
+    """The id of a rollout's step, from 0; a fork goes on counting where it branched off."""
+    return f"s{index:04d}"
 
 
 def rollout(
@@ -63,25 +76,51 @@ def rollout(
     sampling: Sampling,
     recorder: Recorder,
     cancelled: threading.Event | None = None,
+    past: Past | None = None,
 ) -> RolloutEnded:
     """Play one episode to its end and score it.
 
     Args:
         sampling: its seed is the rollout's; each call gets one derived from it and from the step index.
         cancelled: when set, the rollout ends before its next step, unscored.
+        past: what was played before: it is gone through again, without a call of the policy and without test runs.
 
-    Infrastructure's faults end it as unscored; PolicyRefused and bugs are raised.
+    Infrastructure's faults end it as unscored; PolicyRefused, Diverged (of the past) and bugs are raised.
     """
-    stopped = cancelled or threading.Event()
-    prompt = environment.start()
-    recorder.start(prompt)
+    stopped, past = cancelled or threading.Event(), past or Past()
+    episode = _Episode(environment, limits, recorder, list(environment.start()))
+    recorder.start(tuple(episode.messages))
     try:
-        stop = _play(policy, environment, limits, sampling, recorder, _Progress(list(prompt)), stopped.is_set)
+        stop = episode.follow(past.steps)
+        stop = past.stop or stop or _play(policy, episode, sampling, past.pending, stopped)
+        if stop is not StopReason.INTERRUPTED:
+            recorder.done(stop)
         ended = _scored(environment, stop)
     except INFRASTRUCTURE as fault:
         ended = _failed(environment, fault, interrupted=stopped.is_set())
     recorder.end(ended)
     return ended
+
+
+def _play(
+    policy: Policy, episode: _Episode, sampling: Sampling, pending: Completion | None, cancelled: threading.Event
+) -> StopReason:
+    while len(episode.turns) < episode.limits.max_iters:
+        if cancelled.is_set():
+            return StopReason.INTERRUPTED
+        if pending is None:
+            seed = derived_seed(sampling.seed, len(episode.turns))
+            try:
+                completion = policy.complete(episode.messages, sampling.model_copy(update={"seed": seed}))
+            except RolloutEnd as end:
+                return end.reason
+            episode.say(completion)
+        else:
+            completion, pending = pending, None
+        stop = episode.act(completion)
+        if stop:
+            return stop
+    return StopReason.MAX_ITERS
 
 
 def _scored(environment: Environment, stop: StopReason) -> RolloutEnded:
@@ -98,50 +137,55 @@ def _failed(environment: Environment, fault: Exception, interrupted: bool) -> Ro
     return RolloutEnded(StopReason.ERROR, Score(value=None, why=error), error, environment.patch())
 
 
-def _play(
-    policy: Policy,
-    environment: Environment,
-    limits: RolloutLimits,
-    sampling: Sampling,
-    recorder: Recorder,
-    progress: _Progress,
-    cancelled: Callable[[], bool],
-) -> StopReason:
-    for index in range(limits.max_iters):
-        if cancelled():
-            return StopReason.INTERRUPTED
-        seed = derived_seed(sampling.seed, index)
-        try:
-            completion = policy.complete(progress.messages, sampling.model_copy(update={"seed": seed}))
-        except RolloutEnd as end:
-            return end.reason
-        step_id = f"s{index:04d}"
-        recorder.completion(step_id, progress.parent, completion)
-        outcome = environment.step(completion)
-        loop = _advance(progress, completion, outcome)
-        recorder.outcome(_step(step_id, progress.parent, completion, outcome, loop))
-        progress.parent = step_id
-        if outcome.stop:
-            return outcome.stop
-        if loop and limits.stop_on_loop:
-            return StopReason.LOOP
-    return StopReason.MAX_ITERS
+@dataclass
+class _Episode:
+    """The conversation as it grows."""
+
+    environment: Environment
+    limits: RolloutLimits
+    recorder: Recorder
+    messages: list[Message]
+    turns: list[Turn] = field(default_factory=list)
+    parent: str | None = None
+
+    @property
+    def next_id(self) -> str:
+        return step_id(len(self.turns))
+
+    def follow(self, steps: Sequence[Step]) -> StopReason | None:
+        """Go through recorded steps again; why the last of them ended the rollout, if it did."""
+        stop: StopReason | None = None
+        for step in steps:
+            stop = self._advance(step.completion, self.environment.follow(step))[1]
+            self.parent = step.id
+        return stop
+
+    def say(self, completion: Completion) -> None:
+        self.recorder.completion(self.next_id, self.parent, completion)
+
+    def act(self, completion: Completion) -> StopReason | None:
+        """Carry out what was said."""
+        outcome, step = self.environment.step(completion), self.next_id
+        loop, stop = self._advance(completion, outcome)
+        self.recorder.outcome(_step(step, self.parent, completion, outcome, loop))
+        self.parent = step
+        return stop
+
+    def _advance(self, completion: Completion, outcome: StepOutcome) -> tuple[bool, StopReason | None]:
+        """Add the turn to the conversation: whether it is part of a loop, and whether it ends the rollout."""
+        failed = outcome.result is not None and outcome.result.error is not None
+        self.turns.append(Turn(outcome.call.canonical, outcome.observation or "", failed))
+        self.messages.append(Message(role="assistant", content=completion.text))
+        if outcome.observation is None:
+            return False, outcome.stop
+        self.messages.append(Message(role="user", content=outcome.observation))
+        loop = in_loop(self.turns)
+        return loop, outcome.stop or (StopReason.LOOP if loop and self.limits.stop_on_loop else None)
 
 
-def _advance(progress: _Progress, completion: Completion, outcome: StepOutcome) -> bool:
-    """Add the turn to the conversation; True where it is part of a loop."""
-    if outcome.observation is None:
-        return False
-    progress.messages.append(Message(role="assistant", content=completion.text))
-    progress.messages.append(Message(role="user", content=outcome.observation))
-    failed = outcome.result is not None and outcome.result.error is not None
-    progress.turns.append(Turn(outcome.call.canonical, outcome.observation, failed))
-    return in_loop(progress.turns)
-
-
-def _step(step_id: str, parent: str | None, completion: Completion, outcome: StepOutcome, loop: bool) -> Step:
+def _step(name: str, parent: str | None, completion: Completion, outcome: StepOutcome, loop: bool) -> Step:
     return Step(
-        id=step_id,
+        id=name,
         parent=parent,
         completion=completion,
         call=outcome.call,

@@ -1,7 +1,7 @@
 """Traces on disk: an append-only log of events, one JSON object a line, written as each thing happens.
 
 A completion is written when it arrives, before a tool or a test runs, so that no paid call is lost. `Trace` is a view
-of the log. One process owns a file: the writer locks it.
+of the log (see harness.trace_reader). One process owns a file: the writer locks it.
 """
 
 from __future__ import annotations
@@ -11,68 +11,18 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import Field, TypeAdapter, ValidationError
+from typing import Self
 
 from harness.errors import UsageError
-from harness.records import FORMAT_VERSION, Completion, Header, Message, Record, Score, Step, StopReason, Trace
+from harness.events import CompletionEvent, DoneEvent, EndEvent, Event, NoteEvent, OutcomeEvent, StartEvent, stored
+from harness.records import Completion, Header, Message, Note, Step, StopReason, Trace
 from harness.redaction import Redactor
-from harness.rollout import RolloutEnded
-from tools.protocol import parse
+from harness.rollout import Past, RolloutEnded
 
 TRACES = "traces.jsonl"
-
-
-class StartEvent(Record):
-    """A rollout begins."""
-
-    event: Literal["start"] = "start"
-    format: int = FORMAT_VERSION
-    time: float
-    """Seconds since the epoch."""
-    header: Header
-
-
-class CompletionEvent(Record):
-    """The policy spoke; nothing was done yet."""
-
-    event: Literal["completion"] = "completion"
-    rollout: str
-    step: str
-    parent: str | None
-    completion: Completion
-
-
-class OutcomeEvent(Record):
-    """What the completion led to. The step's text and arguments stand in the completion, the messages of its test
-    report in the observation; neither is written twice.
-    """
-
-    event: Literal["outcome"] = "outcome"
-    rollout: str
-    step: Step
-
-
-class EndEvent(Record):
-    """The rollout is over."""
-
-    event: Literal["end"] = "end"
-    rollout: str
-    stop: StopReason
-    score: Score
-    error: str
-    patch: str
-    seconds: float
-    score_seconds: float
-
-
-Event = Annotated[StartEvent | CompletionEvent | OutcomeEvent | EndEvent, Field(discriminator="event")]
-_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
-_LEFT_OUT: Any = {"step": {"completion": True, "call": {"raw", "args"}, "report": {"messages"}}}
+_BLOCK = 2**16
 
 
 class TraceStore:
@@ -82,25 +32,35 @@ class TraceStore:
         self.path = directory / TRACES
         self._redact = redact or Redactor()
         self._lock = threading.Lock()
-        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._file)
             raise UsageError(f"another process is writing {self.path}") from None
-        _cut_torn_line(self._file, self.path)
+        self.torn_bytes = _cut_torn_line(self._file)
+        """Length of the half line, as a crash leaves it, that was cut off."""
 
     def append(self, event: Event) -> None:
-        exclude = _LEFT_OUT if isinstance(event, OutcomeEvent) else None
-        fields = self._redact.values(event.model_dump(mode="json", exclude=exclude))
+        fields = self._redact.values(event.model_dump(mode="json"))
         line = json.dumps({**fields, "event": event.event}, ensure_ascii=False, separators=(",", ":"))
         data = f"{line}\n".encode(errors="replace")
         with self._lock:
             while data:
                 data = data[os.write(self._file, data) :]
 
-    def recorder(self, header: Header) -> RolloutRecorder:
-        return RolloutRecorder(self, header)
+    def note(self, note: Note) -> None:
+        """Add what was found out later."""
+        self.append(NoteEvent(rollout=note.rollout, time=time.time(), note=note))
+
+    def recorder(self, header: Header, taken_up: Trace | None = None) -> RolloutRecorder:
+        """The recorder of a rollout.
+
+        Args:
+            taken_up: the rollout as far as the log has it already (a resumed one), or the steps that it shares with
+                the rollout it is forked from.
+        """
+        return RolloutRecorder(self, header, taken_up)
 
     def close(self) -> None:
         os.close(self._file)
@@ -114,32 +74,59 @@ class TraceStore:
         self.close()
 
 
-def _cut_torn_line(file: int, path: Path) -> None:
+def _cut_torn_line(file: int) -> int:
     """A crash may have left half a line, which the next event must not be written behind."""
-    content = path.read_bytes()
-    os.ftruncate(file, content.rfind(b"\n") + 1)
+    size = end = os.fstat(file).st_size
+    while end:
+        start = max(0, end - _BLOCK)
+        newline = os.pread(file, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    os.ftruncate(file, end)
+    return size - end
 
 
 class RolloutRecorder:
     """Writes the events of one rollout, and keeps its Trace for the report."""
 
-    def __init__(self, store: TraceStore, header: Header) -> None:
+    def __init__(self, store: TraceStore, header: Header, taken_up: Trace | None = None) -> None:
         self._store, self._began = store, time.monotonic()
-        self._steps: list[Step] = []
-        self.trace = Trace(header=header)
+        self._resumed = taken_up is not None and taken_up.header.rollout == header.rollout
+        self._steps = list(taken_up.steps) if taken_up else []
+        shared = (taken_up.shared if self._resumed else len(self._steps)) if taken_up else 0
+        self._pending = taken_up.pending if taken_up else None
+        self._done = taken_up.done if taken_up and self._resumed else None
+        self._before = sum(map(_seconds, self._steps[shared:]))
+        self.trace = Trace(header=header, steps=tuple(self._steps), shared=shared)
+
+    @property
+    def past(self) -> Past:
+        """What the rollout has behind it."""
+        return Past(self.trace.steps, self._pending, self._done)
 
     def start(self, prompt: tuple[Message, ...]) -> None:
-        header = self.trace.header.model_copy(update={"prompt": prompt})
-        self.trace = Trace(header=header)
-        self._store.append(StartEvent(time=time.time(), header=header))
+        header = self.trace.header
+        if not self._resumed:
+            written = header if header.fork else header.model_copy(update={"prompt": prompt})
+            self._store.append(StartEvent(time=time.time(), header=written))
+        self.trace = self.trace.model_copy(update={"header": header.model_copy(update={"prompt": prompt})})
 
     def completion(self, step_id: str, parent: str | None, completion: Completion) -> None:
         rollout = self.trace.header.rollout
-        self._store.append(CompletionEvent(rollout=rollout, step=step_id, parent=parent, completion=completion))
+        self._store.append(
+            CompletionEvent(rollout=rollout, step=step_id, parent=parent, time=time.time(), completion=completion)
+        )
 
     def outcome(self, step: Step) -> None:
-        self._store.append(OutcomeEvent(rollout=self.trace.header.rollout, step=step))
+        self._store.append(OutcomeEvent(rollout=self.trace.header.rollout, step=stored(step)))
         self._steps.append(step)
+
+    def done(self, stop: StopReason) -> None:
+        if stop is not self._done:
+            self._store.append(DoneEvent(rollout=self.trace.header.rollout, stop=stop))
+        self.trace = self.trace.model_copy(update={"done": stop})
 
     def end(self, end: RolloutEnded) -> None:
         event = EndEvent(
@@ -148,77 +135,18 @@ class RolloutRecorder:
             score=end.score,
             error=end.error,
             patch=end.patch,
-            seconds=time.monotonic() - self._began,
+            seconds=self._before + time.monotonic() - self._began,
             score_seconds=end.score_seconds,
         )
         self._store.append(event)
-        self.trace = _ended(self.trace.header, self._steps, event)
+        self.trace = ended(self.trace.model_copy(update={"steps": tuple(self._steps)}), event)
 
 
-def _ended(header: Header, steps: list[Step], end: EndEvent) -> Trace:
-    return Trace(
-        header=header,
-        steps=tuple(steps),
-        stop=end.stop,
-        score=end.score,
-        error=end.error,
-        patch=end.patch,
-        seconds=end.seconds,
-        score_seconds=end.score_seconds,
-    )
+def _seconds(step: Step) -> float:
+    return step.completion.seconds + step.tool_seconds + step.test_seconds
 
 
-def read_traces(path: Path) -> Iterator[Trace]:
-    """The traces of a log (or of a run directory), each when it ends; those that never ended come last, `stop` None.
-
-    A torn last line, as a crash leaves it, is skipped. Raises UsageError for any other line that is no event of this
-    format.
-    """
-    log = path / TRACES if path.is_dir() else path
-    headers: dict[str, Header] = {}
-    steps: dict[str, list[Step]] = {}
-    for event in read_events(log):
-        if not isinstance(event, StartEvent) and event.rollout not in headers:
-            raise UsageError(f"{log}: rollout {event.rollout} has events but no start")
-        match event:
-            case StartEvent():
-                headers[event.header.rollout] = event.header
-                steps[event.header.rollout] = []
-            case OutcomeEvent():
-                steps[event.rollout].append(event.step)
-            case EndEvent():
-                yield _ended(headers.pop(event.rollout), steps.pop(event.rollout), event)
-    for rollout, header in headers.items():
-        yield Trace(header=header, steps=tuple(steps[rollout]))
-
-
-def read_events(log: Path) -> Iterator[Event]:
-    """The events of a log, steps completed with what their completion event holds."""
-    said: dict[tuple[str, str], Completion] = {}
-    try:
-        file = log.open("rb")
-    except OSError as error:
-        raise UsageError(f"cannot read traces: {log}: {error.strerror}") from error
-    with file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                return
-            event = _event(line, said, f"{log}:{number}")
-            if isinstance(event, CompletionEvent):
-                said[event.rollout, event.step] = event.completion
-            yield event
-
-
-def _event(line: bytes, said: dict[tuple[str, str], Completion], where: str) -> Event:
-    try:
-        data = json.loads(line)
-        if data.get("event") == "start" and data.get("format") != FORMAT_VERSION:
-            raise UsageError(f"{where}: trace format {data.get('format')}, this version reads {FORMAT_VERSION}")
-        if data.get("event") == "outcome":
-            completion = said.pop((data["rollout"], data["step"]["id"]))
-            call = parse(completion.text)
-            data["step"]["completion"] = completion
-            data["step"]["call"] |= {"raw": completion.text, "args": call.args}
-        return _EVENT.validate_python(data)
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError, ValidationError) as error:
-        raise UsageError(f"{where}: not an event of a trace ({type(error).__name__})") from error
+def ended(trace: Trace, end: EndEvent) -> Trace:
+    """The trace with what its end event says."""
+    said = {name: getattr(end, name) for name in ("stop", "score", "error", "patch", "seconds", "score_seconds")}
+    return trace.model_copy(update=said)

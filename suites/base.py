@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from pydantic import Field, ValidationError
 
@@ -15,6 +15,7 @@ from harness.errors import UsageError
 from harness.records import Record, Task, TestPolicy
 from sandboxes.base import SandboxBackend
 from sandboxes.workspace import Workspace
+from suites.splits import part_of
 
 SUITE_FILE_FORMAT = 1
 
@@ -30,6 +31,9 @@ class Suite(Protocol):
 
     def tasks(self) -> Sequence[Task]: ...
     def environment(self, task: Task, backend: SandboxBackend, test_policy: TestPolicy) -> Environment: ...
+    def split_of(self, task: Task) -> Literal["train", "test", ""]:
+        """The part of the suite's split that a task belongs to; empty where there is no split."""
+
     def reference(self, task: Task) -> Workspace | None:
         """The repaired tree, for validation and oracle policies only."""
 
@@ -39,6 +43,12 @@ class RepoSuite:
 
     def environment(self, task: Task, backend: SandboxBackend, test_policy: TestPolicy) -> Environment:
         return RepoEnvironment(task, backend, test_policy)
+
+    def tasks(self) -> Sequence[Task]:
+        raise NotImplementedError
+
+    def split_of(self, task: Task) -> Literal["train", "test", ""]:
+        return part_of(task.id, [each.id for each in self.tasks()])
 
 
 class SuiteFile(Record):
@@ -68,6 +78,9 @@ class SubsetSuite(RepoSuite):
     def tasks(self) -> Sequence[Task]:
         by_id = {task.id: task for task in self.whole.tasks()}
         return [by_id[task] for task in self.ids]
+
+    def split_of(self, task: Task) -> Literal["train", "test", ""]:
+        return self.whole.split_of(task)
 
     def reference(self, task: Task) -> Workspace | None:
         return self.whole.reference(task)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Literal
 
 from harness.errors import UsageError
 
@@ -26,6 +27,13 @@ def split(ids: Sequence[str], test_size: int = TEST_SIZE) -> tuple[list[str], li
         raise UsageError(f"--test-size must be between 1 and {len(ids) - 1} for {len(ids)} tasks, not {test_size}")
     order = ranked(ids)
     return sorted(order[test_size:]), sorted(order[:test_size])
+
+
+def part_of(task: str, ids: Sequence[str]) -> Literal["train", "test", ""]:
+    """The part of the default split that a task belongs to; empty where there are too few tasks for a split."""
+    if len(ids) <= TEST_SIZE:
+        return ""
+    return "test" if task in split(ids)[1] else "train"
 
 
 def folds(ids: Sequence[str], count: int) -> list[tuple[list[str], list[str]]]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from eval.metrics import measure
-from harness.trace_store import read_traces
+from harness.trace_reader import read_traces
 from repo_agent import main
 from sandboxes.pool import Pool
 

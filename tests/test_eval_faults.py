@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 
 import repo_agent
-from eval import eval_cli
 from eval.report import Report
-from eval.run import MAX_ERRORS_IN_A_ROW, REPORT_FILE
 from harness.policies.litellm_policy import ServiceSettings
 from harness.policies.scripted import ReferenceSource, ScriptedPolicy
 from harness.records import StopReason, Task, Trace
-from harness.trace_store import read_traces
+from harness.run import MAX_ERRORS_IN_A_ROW
+from harness.run_files import REPORT_FILE
+from harness.trace_reader import read_traces
+from suites import run_cli
 from suites.base import SuiteFile, load, write_suite_file
+from suites.run_cli import EXIT_STOPPED
 from tests.chat_server import ChatServer, Reply, Request, Script, completion, error
 from tools.protocol import call_text, final_text
 
@@ -42,7 +44,7 @@ Serve = Callable[[Script], ChatServer]
 
 @pytest.fixture(autouse=True)
 def short_waits_and_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eval_cli, "ServiceSettings", partial(ServiceSettings, max_wait_s=0.01))
+    monkeypatch.setattr(run_cli, "ServiceSettings", partial(ServiceSettings, max_wait_s=0.01))
     for name in ("OPENAI_API_KEY", "HOSTED_VLLM_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -154,7 +156,7 @@ def test_a_service_that_is_down_stops_the_run_and_the_report_is_written(
 ) -> None:
     server = serve(lambda request: error(500, "down"))
     flags = ("--limit", "9", "--attempts", "2", "--num-workers", "1")
-    assert evaluate(server, tmp_path / "run", *flags) == eval_cli.EXIT_STOPPED
+    assert evaluate(server, tmp_path / "run", *flags) == EXIT_STOPPED
     found = report(tmp_path / "run")
     assert len(found.rollouts) == MAX_ERRORS_IN_A_ROW
     assert found.not_started == 9 - MAX_ERRORS_IN_A_ROW

@@ -62,6 +62,9 @@ class Log:
         self.events.append(f"outcome {step.id}")
         self.steps.append(step)
 
+    def done(self, stop: StopReason) -> None:
+        self.events.append(f"done {stop}")
+
     def end(self, end: RolloutEnded) -> None:
         self.events.append("end")
 
@@ -138,6 +141,7 @@ def test_events_come_in_order_and_steps_name_their_parent(local_backend: LocalBa
         "outcome s0000",
         "completion s0001 after s0000",
         "outcome s0001",
+        "done final",
         "end",
     ]
     assert [(step.id, step.parent) for step in log.steps] == [("s0000", None), ("s0001", "s0000")]

@@ -19,11 +19,14 @@ from harness.records import (
     FORMAT_VERSION,
     Completion,
     FinishReason,
+    ForkPoint,
     Header,
     Message,
+    Rescore,
     Sampling,
     Score,
     Step,
+    StepScore,
     StopReason,
     TestPolicy,
     TestReport,
@@ -32,16 +35,8 @@ from harness.records import (
 )
 from harness.redaction import MASK, Redactor
 from harness.rollout import RolloutEnded
-from harness.trace_store import (
-    TRACES,
-    CompletionEvent,
-    EndEvent,
-    OutcomeEvent,
-    StartEvent,
-    TraceStore,
-    read_events,
-    read_traces,
-)
+from harness.trace_reader import TraceLog, read_traces
+from harness.trace_store import TRACES, TraceStore
 from tools.files import ToolErrorKind
 from tools.protocol import call_text, final_text, parse
 
@@ -59,6 +54,7 @@ def header(rollout: str = "task#0") -> Header:
         policy="scripted",
         sampling=Sampling(seed=7),
         test_policy=TestPolicy.ON_WRITE,
+        expected_tests=("t::a",),
     )
 
 
@@ -89,8 +85,13 @@ def record(store: TraceStore, rollout: str = "task#0", steps: list[Step] = STEPS
     for each in steps:
         recorder.completion(each.id, each.parent, each.completion)
         recorder.outcome(each)
+    recorder.done(ENDED.stop)
     recorder.end(ENDED)
     return recorder.trace
+
+
+def events(store: TraceStore) -> list[str]:
+    return [json.loads(line)["event"] for line in store.path.read_bytes().splitlines()]
 
 
 def without_messages(trace: Trace) -> Trace:
@@ -149,11 +150,11 @@ def test_completion_is_on_disk_before_its_outcome(tmp_path: Path) -> None:
         recorder = store.recorder(header())
         recorder.start(PROMPT)
         recorder.completion("s0000", None, STEPS[0].completion)
-        events = list(read_events(store.path))
-        assert [type(event) for event in events] == [StartEvent, CompletionEvent]
+        assert events(store) == ["start", "completion"]
         recorder.outcome(STEPS[0])
+        recorder.done(StopReason.FINAL)
         recorder.end(ENDED)
-    assert [type(event) for event in read_events(store.path)] == [StartEvent, CompletionEvent, OutcomeEvent, EndEvent]
+    assert events(store) == ["start", "completion", "outcome", "done", "end"]
 
 
 def test_text_of_a_step_is_written_once(tmp_path: Path) -> None:
@@ -191,9 +192,12 @@ def test_torn_last_line_is_skipped_by_a_reader(tmp_path: Path) -> None:
     with TraceStore(tmp_path) as store:
         record(store)
     whole = store.path.read_bytes()
-    for length in range(whole.rindex(b"\n", 0, -1) + 1, len(whole)):
+    last = whole.rindex(b"\n", 0, -1) + 1
+    for length in range(last, len(whole)):
         store.path.write_bytes(whole[:length])
-        (trace,) = read_traces(tmp_path)
+        with TraceLog(tmp_path) as log:
+            assert log.torn_bytes == length - last
+            (trace,) = log
         assert trace.stop is None
         assert len(trace.steps) == len(STEPS)
 
@@ -203,6 +207,7 @@ def test_torn_last_line_is_cut_off_by_the_next_writer(tmp_path: Path) -> None:
         record(store, "first")
     store.path.write_bytes(store.path.read_bytes()[:-5])
     with TraceStore(tmp_path) as store:
+        assert store.torn_bytes > 0
         record(store, "second")
     assert [(trace.header.rollout, trace.stop) for trace in read_traces(tmp_path)] == [
         ("second", StopReason.FINAL),
@@ -254,6 +259,148 @@ def test_foreign_line_is_refused_with_its_place(tmp_path: Path, line: str) -> No
 def test_missing_log_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read traces"):
         list(read_traces(tmp_path))
+
+
+# ---- taken up again
+
+
+def kill_after(directory: Path, count: int) -> None:
+    """A log of which only the first `count` lines were written."""
+    with TraceStore(directory) as store:
+        record(store)
+    lines = store.path.read_bytes().splitlines(keepends=True)
+    store.path.write_bytes(b"".join(lines[:count]))
+
+
+@pytest.mark.parametrize("count", range(1, 11))
+def test_rollout_killed_at_any_event_is_completed_without_writing_a_thing_twice(tmp_path: Path, count: int) -> None:
+    kill_after(tmp_path, count)
+    with TraceStore(tmp_path) as store:
+        with TraceLog(tmp_path) as log:
+            there = log.trace("task#0")
+        recorder = store.recorder(header(), there)
+        recorder.start(PROMPT)
+        left = STEPS[len(there.steps) :]
+        for each in left:
+            if not (each is left[0] and recorder.past.pending):
+                recorder.completion(each.id, each.parent, each.completion)
+            recorder.outcome(each)
+        recorder.done(StopReason.FINAL)
+        recorder.end(ENDED)
+    expected = ["start", *["completion", "outcome"] * len(STEPS), "done", "end"]
+    assert events(store) == expected
+    (trace,) = read_traces(tmp_path)
+    assert [each.id for each in trace.steps] == [each.id for each in STEPS]
+    assert trace.finished
+
+
+def test_last_completion_without_an_outcome_is_pending(tmp_path: Path) -> None:
+    kill_after(tmp_path, 4)
+    (trace,) = read_traces(tmp_path)
+    assert (len(trace.steps), trace.pending, trace.finished) == (1, STEPS[1].completion, False)
+
+
+def test_later_end_of_a_rollout_that_was_spoilt_counts(tmp_path: Path) -> None:
+    with TraceStore(tmp_path) as store:
+        recorder = store.recorder(header())
+        recorder.start(PROMPT)
+        recorder.completion("s0000", None, STEPS[0].completion)
+        recorder.outcome(STEPS[0])
+        recorder.done(StopReason.FINAL)
+        recorder.end(RolloutEnded(StopReason.ERROR, Score(value=None), error="engine down"))
+        (spoilt,) = read_traces(tmp_path)
+        assert (spoilt.finished, spoilt.done) == (False, StopReason.FINAL)
+        again = store.recorder(header(), spoilt)
+        assert again.past.stop is StopReason.FINAL
+        again.start(PROMPT)
+        again.done(StopReason.FINAL)
+        again.end(ENDED)
+    (trace,) = read_traces(tmp_path)
+    assert (trace.stop, trace.score, trace.finished) == (StopReason.FINAL, ENDED.score, True)
+    assert events(store).count("done") == 1
+
+
+# ---- forks
+
+
+def fork(store: TraceStore, name: str, parent: Trace, count: int, steps: list[Step]) -> Trace:
+    """A rollout that goes on after the first `count` steps of another."""
+    point = ForkPoint(rollout=parent.header.rollout, step=parent.steps[count - 1].id if count else None)
+    shared = parent.model_copy(update={"steps": parent.steps[:count], "pending": None})
+    recorder = store.recorder(header(name).model_copy(update={"fork": point}), shared)
+    recorder.start(PROMPT)
+    for each in steps:
+        recorder.completion(each.id, each.parent, each.completion)
+        recorder.outcome(each)
+    recorder.done(ENDED.stop)
+    recorder.end(ENDED)
+    return recorder.trace
+
+
+def test_fork_shares_its_prefix_in_the_store(tmp_path: Path) -> None:
+    with TraceStore(tmp_path) as store:
+        parent = record(store)
+        other = [step(2, call_text("list_files")), step(3, final_text("other"))]
+        child = fork(store, "task#0@s0001", parent, 2, other)
+        grandchild = fork(store, "task#0@s0002", child, 3, [step(3, final_text("third"))])
+    with TraceLog(tmp_path) as log:
+        assert [trace.header.rollout for trace in log] == ["task#0", "task#0@s0001", "task#0@s0002"]
+        for made in (child, grandchild):
+            assert log.trace(made.header.rollout) == without_messages(made)
+    assert [each.completion.text for each in grandchild.steps] == [
+        *(each.completion.text for each in STEPS[:2]),
+        call_text("list_files"),
+        final_text("third"),
+    ]
+    assert events(store).count("completion") == len(STEPS) + 2 + 1
+
+
+def test_leaves_are_the_paths_that_nobody_goes_on_from(tmp_path: Path) -> None:
+    with TraceStore(tmp_path) as store:
+        parent = record(store, steps=STEPS[:2])
+        fork(store, "on", parent, 2, STEPS[2:])
+        fork(store, "aside", parent, 1, [step(1, final_text("x"))])
+    with TraceLog(tmp_path) as log:
+        assert [trace.header.rollout for trace in log.leaves()] == ["on", "aside"]
+
+
+def test_fork_of_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    with TraceStore(tmp_path) as store:
+        fork(store, "child", record(store), 2, STEPS[2:])
+    lines = [line for line in store.path.read_bytes().splitlines(keepends=True) if b'"child"' in line]
+    store.path.write_bytes(b"".join(lines))
+    with pytest.raises(UsageError, match="forked from task#0, which is not there"):
+        list(read_traces(tmp_path))
+
+
+# ---- notes
+
+
+def test_latest_rescore_of_a_suite_version_wins(tmp_path: Path) -> None:
+    def rescore(version: str, value: float) -> Rescore:
+        score = Score(value=value)
+        return Rescore(rollout="task#0", suite_version=version, sandbox="local", isolation="container", score=score)
+
+    with TraceStore(tmp_path) as store:
+        record(store)
+        for version, value in [("v1", 0.0), ("v2", 0.5), ("v1", 0.25)]:
+            store.note(rescore(version, value))
+    (trace,) = read_traces(tmp_path)
+    assert trace.score == ENDED.score
+    assert [trace.grade(version) for version in ("v1", "v2", "v3")] == [Score(value=0.25), Score(value=0.5), None]
+    assert trace.grade() == ENDED.score
+
+
+def test_step_scores_are_found_by_step(tmp_path: Path) -> None:
+    def note(name: str | None, passed: int) -> StepScore:
+        return StepScore(rollout="task#0", step=name, suite_version="", digest="d", passed=passed, expected=3)
+
+    with TraceStore(tmp_path) as store:
+        record(store)
+        for name, passed in [(None, 0), ("s0000", 1), ("s0000", 2)]:
+            store.note(note(name, passed))
+    (trace,) = read_traces(tmp_path)
+    assert {name: score.passed for name, score in trace.step_scores().items()} == {None: 0, "s0000": 2}
 
 
 # ---- secrets

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.errors import RolloutEnd, UsageError
 from harness.policy import Policy, PolicyInfo
 from harness.records import Completion, Message, Sampling, StopReason, Task
-from harness.trace_store import read_traces
+from harness.trace_reader import read_traces
 from sandboxes.workspace import Workspace
 from tools.protocol import call_text, final_text
 
@@ -76,6 +76,8 @@ class ReplaySource(AtOnce):
         texts: dict[tuple[str, int], tuple[str, ...]] = {}
         policies: set[str] = set()
         for trace in read_traces(run):
+            if trace.header.fork:
+                continue
             texts[trace.header.task, trace.header.index] = tuple(step.completion.text for step in trace.steps)
             policies.add(trace.header.policy)
         self._texts: Mapping[tuple[str, int], tuple[str, ...]] = texts

@@ -21,7 +21,7 @@ from typing import Any
 
 from harness.errors import RepoAgentError, UsageError
 from harness.records import Task, Trace
-from harness.trace_store import read_traces
+from harness.trace_reader import read_traces
 from sandboxes.base import Command, Limits, Resources, Sandbox, SandboxError
 from sandboxes.choose import CHOICES, open_backend
 from sandboxes.workspace import MappingTree, Workspace

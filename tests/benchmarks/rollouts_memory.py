@@ -15,7 +15,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from harness.policies.scripted import ReferenceSource
-from harness.records import Completion, Message, Sampling, Step, Task, TestPolicy
+from harness.records import Completion, Message, Sampling, Step, StopReason, Task, TestPolicy
 from harness.rollout import RolloutEnded, RolloutLimits, rollout
 from sandboxes.base import Isolation, SandboxBackend
 from sandboxes.choose import open_backend
@@ -30,6 +30,7 @@ class Nothing:
     def start(self, prompt: tuple[Message, ...]) -> None: ...
     def completion(self, step_id: str, parent: str | None, completion: Completion) -> None: ...
     def outcome(self, step: Step) -> None: ...
+    def done(self, stop: StopReason) -> None: ...
     def end(self, end: RolloutEnded) -> None: ...
 
 

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Self
 
 from harness.policies.scripted import ScriptedPolicy
-from harness.records import Completion, Message, Sampling, Step, Task, TestPolicy
+from harness.records import Completion, Message, Sampling, Step, StopReason, Task, TestPolicy
 from harness.rollout import RolloutEnded, RolloutLimits, rollout
 from sandboxes.base import Isolation, SandboxBackend
 from sandboxes.choose import open_backend
@@ -93,6 +93,7 @@ class Nothing:
     def start(self, prompt: tuple[Message, ...]) -> None: ...
     def completion(self, step_id: str, parent: str | None, completion: Completion) -> None: ...
     def outcome(self, step: Step) -> None: ...
+    def done(self, stop: StopReason) -> None: ...
     def end(self, end: RolloutEnded) -> None: ...
 
 

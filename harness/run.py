@@ -1,0 +1,173 @@
+"""A run: every task of a suite, so many times, by one policy, into one run directory."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from harness.budget import Budget
+from harness.environment import Environment
+from harness.policy import PolicySource
+from harness.records import ForkPoint, Header, Sampling, StopReason, Task, TestPolicy, Trace
+from harness.rollout import RolloutLimits, derived_seed, rollout
+from harness.run_files import RunConfig
+from harness.trace_store import TraceStore
+from sandboxes.base import SandboxBackend
+
+MAX_ERRORS_IN_A_ROW = 5
+"""So many rollouts in a row that the infrastructure spoilt stop the run."""
+
+
+class TaskSource(Protocol):
+    """What a run wants of a suite."""
+
+    @property
+    def version(self) -> str: ...
+    def environment(self, task: Task, backend: SandboxBackend, test_policy: TestPolicy) -> Environment: ...
+    def split_of(self, task: Task) -> Literal["train", "test", ""]: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """One rollout to be played: of a task, from its start, or as a fork of another one, or taken up again."""
+
+    task: Task
+    index: int
+    name: str = ""
+    """Its id; empty: made of task and index."""
+    fork: ForkPoint | None = None
+    taken_up: Trace | None = None
+    """The rollout as far as it is in the log already, or the path that a fork goes on from."""
+
+    @property
+    def rollout(self) -> str:
+        return self.name or f"{self.task.id}#{self.index}"
+
+
+@dataclass
+class RunOutcome:
+    """What became of a run's jobs."""
+
+    played: int = 0
+    failed: int = 0
+    """Those of them that the infrastructure spoilt."""
+    not_started: int = 0
+    interrupted: bool = False
+    stopped: str = ""
+    """Why the run ended before its time, if it did."""
+
+
+class Run:
+    """Plays rollouts in threads.
+
+    Args:
+        on_done: told of each rollout that ended, one at a time.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        suite: TaskSource,
+        source: PolicySource,
+        backend: SandboxBackend,
+        store: TraceStore,
+        budget: Budget,
+        on_done: Callable[[Trace], None],
+    ) -> None:
+        self._config, self._suite, self._source, self._backend = config, suite, source, backend
+        self._store, self._budget, self._on_done = store, budget, on_done
+        self._cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._errors_in_a_row = 0
+        self.outcome = RunOutcome()
+
+    def play(self, jobs: Sequence[Job], workers: int) -> RunOutcome:
+        """Play rollouts; may be called again with more.
+
+        An interruption ends the rollouts in flight as unscored and is noted; PolicyRefused, Diverged and
+        bugs are raised once the other threads have ended.
+        """
+        self._prepare(jobs)
+        with ThreadPoolExecutor(workers, thread_name_prefix="rollout") as pool:
+            futures = [pool.submit(self._one, job) for job in jobs]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+                self._raise_first(futures)
+            except BaseException as error:
+                self._cancelled.set()
+                self.outcome.not_started += sum(future.cancel() for future in futures)
+                self.outcome.interrupted = isinstance(error, KeyboardInterrupt)
+                if not self.outcome.interrupted:
+                    raise
+                self._source.close()  # end the model calls and the test runs that are under way
+                self._backend.close()
+        return self.outcome
+
+    def _prepare(self, jobs: Sequence[Job]) -> None:
+        """Tell the backend what will be opened: a sandbox a rollout for the score, and one for the runs before."""
+        each = {TestPolicy.ON_WRITE: 2, TestPolicy.FINAL: 1, TestPolicy.NEVER: 0}[self._config.test_policy]
+        kinds = Counter((job.task.resources, job.task.image) for job in jobs if each)
+        for (resources, image), rollouts in kinds.items():
+            self._backend.prepare(resources, image, each * rollouts)
+
+    @staticmethod
+    def _raise_first(futures: list[Future[None]]) -> None:
+        for future in futures:
+            if future.done() and (error := future.exception()):
+                raise error
+
+    def _one(self, job: Job) -> None:
+        if self._cancelled.is_set() or self._budget.spent:
+            with self._lock:
+                self.outcome.not_started += 1
+            return
+        try:
+            trace = self._played(job)
+        except BaseException:
+            self._cancelled.set()  # before this thread takes another rollout
+            raise
+        with self._lock:
+            self._count(trace)
+            self._on_done(trace)
+
+    def _played(self, job: Job) -> Trace:
+        header = job.taken_up.header if job.taken_up and not job.fork else self._header(job)
+        recorder = self._store.recorder(header, job.taken_up)
+        limits = RolloutLimits(self._config.max_iters, self._config.stop_on_loop)
+        with self._suite.environment(job.task, self._backend, self._config.test_policy) as environment:
+            policy = self._source.policy(job.task, job.index)
+            rollout(policy, environment, limits, header.sampling, recorder, self._cancelled, recorder.past)
+        return recorder.trace
+
+    def _header(self, job: Job) -> Header:
+        config = self._config
+        seed = derived_seed(config.seed, job.task.id, job.index, *([job.name] if job.name else []))
+        return Header(
+            rollout=job.rollout,
+            task=job.task.id,
+            suite=config.suite,
+            suite_version=config.suite_version,
+            split=self._suite.split_of(job.task),
+            index=job.index,
+            fork=job.fork,
+            policy=config.policy,
+            model=config.model,
+            oracle=config.oracle,
+            sampling=Sampling(temperature=config.temperature, max_tokens=config.max_tokens, seed=seed),
+            test_policy=config.test_policy,
+            sandbox=config.sandbox,
+            isolation=config.isolation,
+            expected_tests=job.task.expected_tests,
+        )
+
+    def _count(self, trace: Trace) -> None:
+        self.outcome.played += 1
+        self.outcome.failed += trace.stop is StopReason.ERROR
+        self._errors_in_a_row = self._errors_in_a_row + 1 if trace.stop is StopReason.ERROR else 0
+        if self._errors_in_a_row >= MAX_ERRORS_IN_A_ROW and not self._cancelled.is_set():
+            self.outcome.stopped = f"{self._errors_in_a_row} rollouts in a row failed: {trace.error}"
+            self._cancelled.set()

@@ -1,0 +1,187 @@
+"""What the commands that play rollouts share: their flags, and everything that a run needs, opened and closed."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from harness.budget import Budget
+from harness.cli import add_sandbox_flags, add_suite_flags, amount, at_least
+from harness.policies.litellm_policy import ServiceSettings
+from harness.policies.sources import load_source
+from harness.policy import PolicyInfo, PolicySource
+from harness.records import Task, TestPolicy
+from harness.run import Job, RunOutcome
+from harness.run_files import RunConfig, claim_directory
+from harness.trace_reader import TraceLog
+from harness.trace_store import TRACES
+from harness.versions import versions
+from sandboxes.base import Isolation, SandboxBackend
+from sandboxes.choose import open_backend
+from sandboxes.verdict_cache import CachedBackend, verdict_directory
+from suites.base import Suite, load
+from suites.fetch import mirror_directory
+
+EXIT_STOPPED, EXIT_INTERRUPTED = 3, 130
+
+
+def add_run_flags(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--suite", default="minibugs", help="suite name or suite file (default: minibugs)")
+    made.add_argument("--limit", type=at_least(1), help="only the first N tasks")
+    add_suite_flags(made)
+    _add_policy_flags(made)
+    made.add_argument(
+        "--test-policy",
+        choices=[str(item) for item in TestPolicy],
+        default="on_write",
+        help="when tests run: after each write and at the end (default), at the end only, or never (no score)",
+    )
+    made.add_argument("--max-iters", type=at_least(1), help="steps per rollout (default: 30; 700 for search)")
+    made.add_argument("--rollouts", type=at_least(1), default=1, help="rollouts per task (default: 1)")
+    made.add_argument("--stop-on-loop", action="store_true", help="end a rollout when a loop is detected")
+    made.add_argument("--seed", type=at_least(0), default=0, help="seed of the run (default: 0)")
+    add_sandbox_flags(made)
+    made.add_argument(
+        "--no-verdict-cache", action="store_true", help="test again what was tested before (replay always does)"
+    )
+    made.add_argument("--trace-dir", type=Path, help="run directory (default: a new one under runs/)")
+    made.add_argument("--resume", action="store_true", help="continue the run that --trace-dir holds")
+
+
+def _add_policy_flags(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--llm-provider", default="search", help="search, reference, noop, replay, or a provider of litellm"
+    )
+    made.add_argument("--model", default="", help="the model's name at the provider; for replay, a run directory")
+    made.add_argument("--api-base", default="", help="address of an OpenAI-compatible server")
+    made.add_argument("--temperature", type=amount, default=0.0, help="of sampling (default: 0)")
+    made.add_argument("--max-tokens", type=at_least(1), default=4096, help="tokens per completion (default: 4096)")
+    made.add_argument("--tool-protocol", choices=["json"], default="json", help="how the agent calls tools")
+    made.add_argument("--max-cost", type=amount, help="US dollars for the whole run")
+    made.add_argument("--max-total-tokens", type=at_least(1), help="tokens for the whole run")
+    made.add_argument("--request-timeout", type=amount, default=120.0, help="seconds per model call (default: 120)")
+    made.add_argument("--attempts", type=at_least(1), default=5, help="tries per model call (default: 5)")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Everything that a run needs."""
+
+    suite: Suite
+    tasks: list[Task]
+    source: PolicySource
+    backend: SandboxBackend
+    budget: Budget
+    notices: list[str]
+    config: RunConfig
+    uses_cache: bool
+
+    @property
+    def sandbox(self) -> dict[str, str | bool]:
+        """The backend, what its runs share and what it promises."""
+        backend = self.backend
+        return {"name": backend.name, "isolation": backend.isolation, **vars(backend.promises), **backend.about}
+
+    def new_directory(self) -> Path:
+        """A run directory under `runs/` that is not there yet."""
+        return _new_directory(self.config)
+
+    def claim(self, directory: Path, resume: bool) -> bool:
+        """Make the run directory, or take up the run in it; whether one was taken up. Raises UsageError."""
+        about: dict[str, object] = {"sandbox": self.sandbox, "versions": versions(), "notices": self.notices}
+        about["verdict_cache"] = self.uses_cache
+        about["started"] = datetime.now(UTC).isoformat(timespec="seconds")
+        return claim_directory(directory, self.config, about, resume)
+
+    def jobs(self) -> list[Job]:
+        return [Job(task, index) for index in range(self.config.rollouts) for task in self.tasks]
+
+
+def add_stored_calls(budget: Budget, log: TraceLog) -> None:
+    """What the stored calls of a resumed run cost counts against its budget too."""
+    for trace in log:
+        for completion in [*(step.completion for step in trace.steps[trace.shared :]), trace.pending]:
+            if completion:
+                budget.add(completion)
+
+
+def stored_log(directory: Path) -> TraceLog | None:
+    """The traces of a run that is taken up; None where it was killed before its first."""
+    return TraceLog(directory) if (directory / TRACES).exists() else None
+
+
+@contextmanager
+def stage(args: argparse.Namespace) -> Iterator[Stage]:
+    """Open what the flags ask for, and close it at the end; until then an interruption ends the run in order."""
+    suite = load(args.suite, mirror_directory(args.mirror))
+    tasks = list(suite.tasks())[: args.limit]
+    budget = Budget(args.max_cost, args.max_total_tokens)
+    settings = ServiceSettings(args.api_base, args.request_timeout, args.attempts)
+    source = load_source(args.llm_provider, args.model, settings, budget, suite.reference)
+    isolation = Isolation(args.isolation)
+    backend, notices = open_backend(args.sandbox, args.base_image, source.info.trusted, isolation, args.num_workers)
+    uses_cache = not args.no_verdict_cache and args.llm_provider != "replay"
+    if uses_cache:
+        backend = CachedBackend(backend, verdict_directory())
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        config = _config(args, suite, tasks, source.info, backend)
+        yield Stage(suite, tasks, source, backend, budget, notices, config, uses_cache)
+    finally:
+        backend.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """The first interruption ends the run; others are not heard, so that what was done is still reported."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    print("repo-agent: interrupted: ending the rollouts under way", file=sys.stderr)
+    raise KeyboardInterrupt
+
+
+def _config(
+    args: argparse.Namespace, suite: Suite, tasks: list[Task], info: PolicyInfo, backend: SandboxBackend
+) -> RunConfig:
+    return RunConfig(
+        suite=suite.name,
+        suite_version=suite.version,
+        tasks=tuple(task.id for task in tasks),
+        policy=info.name,
+        model=info.model,
+        oracle=info.oracle,
+        test_policy=TestPolicy(args.test_policy),
+        tool_protocol=args.tool_protocol,
+        sandbox=backend.name,
+        isolation=backend.isolation,
+        max_iters=args.max_iters or info.default_max_iters,
+        rollouts=args.rollouts,
+        seed=args.seed,
+        temperature=args.temperature,
+        max_tokens=args.max_tokens,
+        stop_on_loop=args.stop_on_loop,
+    )
+
+
+def _new_directory(config: RunConfig) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    name = f"{stamp}-{config.suite}-{config.policy}"
+    names = itertools.chain([name], (f"{name}-{count}" for count in itertools.count(2)))
+    return next(path for path in (Path("runs") / name for name in names) if not path.exists())
+
+
+def exit_code(outcome: RunOutcome) -> int:
+    """0, 3 where infrastructure stopped the run or spoilt all of it, 130 after an interruption."""
+    if outcome.interrupted:
+        return EXIT_INTERRUPTED
+    nothing_worked = outcome.played > 0 and outcome.failed == outcome.played
+    return EXIT_STOPPED if outcome.stopped or nothing_worked else 0
