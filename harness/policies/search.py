@@ -4,18 +4,23 @@ It reads the files that may be edited and their tests, writes one file back unch
 one-edit candidates (see `mutation`) until the driver's feedback says that the tests pass. Where no single edit is
 enough, it goes on from candidates that made more tests pass. It uses the tools and the feedback that any policy has.
 
-A search is written as a generator of messages; `SearchPolicy` is nevertheless a function of the conversation: it keeps
-running searches only as a memo, and plays an unknown conversation again from its start.
+A search is written as a generator of messages; `SearchPolicy` is nevertheless a function of the conversation and the
+seed: it keeps running searches only as a memo, and plays an unknown conversation again from its start. At a temperature
+above 0 the next candidate is drawn from the first of the ranking, and a conversation played again draws what it says.
 """
 
 from __future__ import annotations
 
 import ast
+import itertools
+import math
+import random
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from harness.errors import RolloutEnd
 from harness.policies.mutation import Edit, Symptoms, edits
@@ -32,10 +37,32 @@ FIRST_PASS, LATER_PASS, LATER_BASES = 450, 100, 2
 CHUNKS = (48, 24, 12)
 """Candidates in a row on the most suspected file, on the second, on any other."""
 
+WINDOW, SPREAD = 32, 8.0
+"""At temperature T the candidate of rank i among the next WINDOW is drawn with a weight of exp(-i / (SPREAD * T))."""
+
 _PARSING = threading.Lock()
 """Held while a search thinks: in CPython 3.11, `ast.parse` in several threads can raise SystemError (gh-106905)."""
 _Search = Generator[str, str, None]
 _Sources = dict[str, str]
+
+
+@dataclass
+class Dice:
+    """What decides which candidate comes next."""
+
+    temperature: float = 0.0
+    seed: int = 0
+    said: str | None = None
+    """The message that the conversation holds here: the choice was made when it was said."""
+
+    def choose(self, messages: Sequence[Callable[[], str]]) -> int:
+        """The index of one of the candidates, given the messages that they would be."""
+        if self.said is not None:
+            return next((index for index, message in enumerate(messages) if message() == self.said), 0)
+        if not self.temperature:
+            return 0
+        weights = [math.exp(-index / (SPREAD * self.temperature)) for index in range(len(messages))]
+        return random.Random(self.seed).choices(range(len(messages)), weights)[0]
 
 
 @dataclass(frozen=True)
@@ -67,7 +94,7 @@ class _Solved(Exception):
     """The tests pass."""
 
 
-def search(goal: str) -> _Search:
+def search(goal: str, dice: Dice) -> _Search:
     """The messages of one search; it is sent the observations."""
     listing = yield call_text("list_files", max_files=2000)
     paths = [line for line in listing.splitlines()[1:] if line.endswith(".py")]
@@ -75,7 +102,7 @@ def search(goal: str) -> _Search:
     sources = yield from _read([path for path in paths if matches(path, patterns)])
     tests = yield from _read([path for path in paths if path.rpartition("/")[2].startswith("test_")])
     try:
-        yield from _repair(sources, tests)
+        yield from _repair(sources, tests, dice)
         summary = "no candidate made the tests pass"
     except _Solved as solved:
         summary = str(solved)
@@ -92,7 +119,7 @@ def _read(paths: Sequence[str]) -> Generator[str, str, _Sources]:
     return sources
 
 
-def _repair(sources: _Sources, tests: _Sources) -> _Search:
+def _repair(sources: _Sources, tests: _Sources, dice: Dice) -> _Search:
     if not sources:
         return
     path, content = next(iter(sources.items()))
@@ -100,7 +127,7 @@ def _repair(sources: _Sources, tests: _Sources) -> _Search:
     if start is None:  # the driver runs no tests for us: there is nothing to go by
         return
     improvements = _Improvements(start.count)
-    candidates = _candidates(sources, start, tests)
+    candidates = _Candidates(sources, _candidates(sources, start, tests), dice)
     yield from _try(sources, candidates, FIRST_PASS, improvements)
     for better in improvements.best():
         switch = [path for path in sources if better[path] != sources[path]]
@@ -108,17 +135,40 @@ def _repair(sources: _Sources, tests: _Sources) -> _Search:
         verdict = _verdict(found)
         if verdict:
             deeper = _Improvements(verdict.count)
-            yield from _try(better, _candidates(better, verdict, tests), LATER_PASS, deeper)
+            deeper_ones = _Candidates(better, _candidates(better, verdict, tests), dice)
+            yield from _try(better, deeper_ones, LATER_PASS, deeper)
             for path in switch:
                 yield call_text("write_file", rel_path=path, content=sources[path])
     yield from _try(sources, candidates, MAX_ITERS, improvements)
 
 
-def _try(sources: _Sources, candidates: Iterator[tuple[str, Edit]], count: int, improvements: _Improvements) -> _Search:
+@dataclass
+class _Candidates:
+    """Candidates in the order of their ranking, or drawn from the first of them."""
+
+    sources: _Sources
+    ranked: Iterator[tuple[str, Edit]]
+    dice: Dice
+    window: list[tuple[str, Edit]] = field(default_factory=list)
+
+    def next(self) -> tuple[str, Edit | None]:
+        """A path and the edit to be tried in it, None where there are no more."""
+        chance = self.dice.temperature or self.dice.said is not None
+        self.window += itertools.islice(self.ranked, max(0, (WINDOW if chance else 1) - len(self.window)))
+        if not self.window:
+            return "", None
+        messages = [partial(self.message, path, edit) for path, edit in self.window]
+        return self.window.pop(self.dice.choose(messages))
+
+    def message(self, path: str, edit: Edit) -> str:
+        return call_text("write_file", rel_path=path, content=edit.apply(self.sources[path]))
+
+
+def _try(sources: _Sources, candidates: _Candidates, count: int, improvements: _Improvements) -> _Search:
     """Write up to `count` candidates, one at a time, and leave the files as they were."""
     written = ""
     for _ in range(count):
-        path, edit = next(candidates, ("", None))
+        path, edit = candidates.next()
         if written and written != path:
             yield call_text("write_file", rel_path=written, content=sources[written])
         if edit is None:
@@ -200,34 +250,38 @@ class SearchPolicy:
 
     def __init__(self, kept: int = 64) -> None:
         self._kept = kept
-        self._running: OrderedDict[tuple[str, ...], _Search] = OrderedDict()
+        self._running: OrderedDict[tuple[str, ...], tuple[_Search, Dice]] = OrderedDict()
         self._lock = threading.Lock()
 
     def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         said = tuple(message.content for message in messages)
         with self._lock:
-            running = self._running.pop(said[:-1], None)
+            running, dice = self._running.pop(said[:-1], None) or (None, Dice())
+        dice.temperature = sampling.temperature
         try:
             with _PARSING:
-                text = running.send(said[-1]) if running else None
-                if running is None or text is None:
-                    running, text = _played(said)
+                running = running or _played(said, dice)
+                dice.seed, dice.said = sampling.seed, None
+                text = next(running) if len(said) == 2 else running.send(said[-1])
         except StopIteration:
             raise RolloutEnd(StopReason.EXHAUSTED) from None
         with self._lock:
-            self._running[(*said, text)] = running
+            self._running[(*said, text)] = running, dice
             while len(self._running) > self._kept:
                 self._running.popitem(last=False)
         return Completion(text=text)
 
 
-def _played(said: tuple[str, ...]) -> tuple[_Search, str]:
-    """A search brought to the end of a conversation, whatever the assistant said in it."""
-    running = search(said[1])
-    text = next(running)
-    for observation in said[3::2]:
-        text = running.send(observation)
-    return running, text
+def _played(said: tuple[str, ...], dice: Dice) -> _Search:
+    """A search brought to the end of a conversation, whatever the assistant said in it; it awaits the last message."""
+    running = search(said[1], dice)
+    for number, text in enumerate(said[2::2]):
+        dice.said = text
+        if number:
+            running.send(said[1 + 2 * number])
+        else:
+            next(running)
+    return running
 
 
 @dataclass(frozen=True)
