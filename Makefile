@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TRAIN_STAMP := $(VENV)/.installed-train
 
 .PHONY: eval test check format clean
 
@@ -11,7 +12,8 @@ eval: ARGS ?= --max-iters 200
 eval: $(STAMP)
 	$(BIN)/repo-agent eval $(ARGS)
 
-test: $(STAMP)
+# the whole suite tests against the training libraries too (torch among them); `check` does without
+test: $(TRAIN_STAMP)
 	$(BIN)/python -m pytest -rs $(ARGS)
 
 check: $(STAMP)
@@ -28,6 +30,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("repo-agent needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(TRAIN_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,train]'
 	touch $@
 
 clean:

@@ -10,13 +10,19 @@ from pathlib import Path
 
 COMMANDS = {
     "eval": ("eval.eval_cli", "evaluate a policy on a suite, with tests in a sandbox"),
+    "prefs": ("trainers.prefs_cli", "play rollouts and forks of them, and write preference pairs"),
+    "sft-extract": ("trainers.sft_extract_cli", "write rows for supervised fine-tuning from traces"),
+    "data": ("trainers.data_cli", "check files of training data"),
+    "replay": ("eval.replay_cli", "carry out stored traces again, and say where they differ"),
+    "rescore": ("eval.rescore_cli", "grade stored final trees again"),
+    "score-steps": ("eval.score_steps_cli", "count the passing tests after each step of stored traces"),
     "suites": ("suites.suites_cli", "list, show, validate and split suites"),
     "sandbox": ("harness.sandbox_cli", "what runs have left; remove it; check that a sandbox keeps its promises"),
 }
 
 
 def usage() -> str:
-    lines = [f"  {name:10} {text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:12} {text}" for name, (_, text) in COMMANDS.items()]
     return "usage: repo-agent COMMAND [flags]\n\n" + "\n".join(lines) + "\n\nrepo-agent COMMAND --help says more."
 
 

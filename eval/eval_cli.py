@@ -17,11 +17,11 @@ from harness.errors import UsageError
 from harness.progress import progress_view
 from harness.records import Trace
 from harness.redaction import Redactor
-from harness.run import Job, Run
+from harness.run import Run
 from harness.run_files import REPORT_FILE, RUN_FILE
 from harness.trace_store import TRACES, TraceStore
 from harness.versions import versions
-from suites.run_cli import Stage, add_run_flags, add_stored_calls, exit_code, stage, stored_log
+from suites.run_cli import Stage, add_run_flags, exit_code, left_to_do, resume_notices, stage
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,9 +48,11 @@ def _evaluate(args: argparse.Namespace, stage: Stage) -> int:
     where = _writable(args.report, directory) if args.report else directory / REPORT_FILE
     resumed = stage.claim(directory, args.resume)
     began = time.monotonic()
+    metrics: list[RolloutMetrics] = []
     with TraceStore(directory) as store:
-        jobs, metrics = _taken_up(stage, directory, jobs) if resumed else (jobs, [])
-        notices = [*stage.notices, *_resume_notices(resumed, metrics, store.torn_bytes)]
+        if resumed:
+            jobs = left_to_do(stage, directory, jobs, lambda trace: metrics.append(measure(trace)))
+        notices = [*stage.notices, *resume_notices(resumed, len(metrics), store.torn_bytes)]
         head = f"{len(jobs)} rollouts of {stage.config.policy} on {stage.suite.name}, sandbox {stage.backend.name}"
         for line in (head, *notices):
             print(f"repo-agent: {line}", file=sys.stderr)
@@ -68,26 +70,6 @@ def _evaluate(args: argparse.Namespace, stage: Stage) -> int:
     print_report(report, Console(width=None if sys.stdout.isatty() else 140))
     print(f"report: {where}\ntraces: {directory}")
     return exit_code(outcome)
-
-
-def _taken_up(stage: Stage, directory: Path, jobs: list[Job]) -> tuple[list[Job], list[RolloutMetrics]]:
-    """What is left to do of a run, and the metrics of what was done."""
-    log = stored_log(directory)
-    if log is None:
-        return jobs, []
-    with log:
-        add_stored_calls(stage.budget, log)
-        metrics = [measure(trace) for trace in log if trace.finished]
-        over = {rollout.rollout for rollout in metrics}
-        left = [job for job in jobs if job.rollout not in over]
-        return [
-            Job(job.task, job.index, taken_up=log.trace(job.rollout)) if job.rollout in log else job for job in left
-        ], metrics
-
-
-def _resume_notices(resumed: bool, metrics: list[RolloutMetrics], torn_bytes: int) -> list[str]:
-    lines = [f"resumed: {len(metrics)} rollouts were done before"] if resumed else []
-    return lines + ([f"the log ended in a torn line of {torn_bytes} bytes, which was cut off"] if torn_bytes else [])
 
 
 def _writable(path: Path, directory: Path) -> Path:

@@ -12,6 +12,9 @@ from harness.statistics import mean, pass_at_k, wilson_interval
 from sandboxes.workspace import clean_path
 from tools.protocol import FINAL
 
+Curve = tuple[tuple[int, int, int], ...]
+"""The expected tests that passed after each edit: (step, counted from 1; passed; expected). Step 0: the task's tree."""
+
 
 class RolloutMetrics(Record):
     """One rollout."""
@@ -50,6 +53,8 @@ class RolloutMetrics(Record):
     seconds: float
     retried_faults: dict[str, int]
     ignored_edits: tuple[str, ...]
+    curve: Curve = Field(default=(), exclude=True)
+    """On disk it stands with those of the other rollouts, in the report's `curves`."""
 
 
 class Summary(Record):
@@ -131,7 +136,16 @@ def measure(trace: Trace) -> RolloutMetrics:
         seconds=trace.seconds,
         retried_faults=_counted(fault for step in steps for fault in step.completion.faults),
         ignored_edits=trace.score.ignored_edits if trace.score else (),
+        curve=curve(trace),
     )
+
+
+def curve(trace: Trace, suite_version: str | None = None) -> Curve:
+    """The step scores of a rollout by a version of the suite (default: the run's own); of a fork, its own steps'."""
+    numbers: dict[str | None, int] = {step.id: number for number, step in enumerate(trace.steps, 1)}
+    numbers[None] = 0
+    found = [(numbers[step], note) for step, note in trace.step_scores(suite_version).items() if step in numbers]
+    return tuple(sorted((number, note.passed, note.expected) for number, note in found if note.passed is not None))
 
 
 def summarise(rollouts: Sequence[RolloutMetrics], test_policy: TestPolicy) -> Summary:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from pydantic import Field
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eval.metrics import RolloutMetrics, Summary, summarise
+from eval.metrics import Curve, RolloutMetrics, Summary, summarise
 from harness.records import Record, StopReason, TestPolicy
+from harness.redaction import Redactor
 from harness.run import RunOutcome
 from harness.run_files import RunConfig
 
 REPORT_FORMAT = 1
+CURVE_WIDTH, MOST_CURVES = 40, 30
+_BLOCKS, _ASCII = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 
 
 class Report(Record):
@@ -35,6 +40,8 @@ class Report(Record):
     total: Summary
     tasks: dict[str, Summary]
     rollouts: tuple[RolloutMetrics, ...]
+    curves: dict[str, Curve] = Field(default_factory=dict)
+    """By rollout, the expected tests that passed after each edit, as far as `score-steps` has found out."""
 
 
 def make_report(
@@ -64,7 +71,15 @@ def make_report(
         total=summarise(rollouts, config.test_policy),
         tasks={task: summarise(its, config.test_policy) for task, its in by_task.items()},
         rollouts=tuple(rollouts),
+        curves={rollout.rollout: rollout.curve for rollout in rollouts if rollout.curve},
     )
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write it in one move, secrets masked. Raises OSError."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(Redactor()(report.model_dump_json(indent=2)) + "\n", encoding="utf-8")
+    new.replace(path)
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -84,6 +99,29 @@ def print_report(report: Report, console: Console) -> None:
     console.print(table)
     for line in _lines(report):
         console.print(line, markup=False, highlight=False)
+    if report.curves:
+        print_curves(report.curves, console)
+
+
+def print_curves(curves: Mapping[str, Curve], console: Console, most: int = MOST_CURVES) -> None:
+    """A line per rollout: the share of the expected tests that passed, edit by edit, and the first and last count."""
+    blocks = _BLOCKS if console.encoding.lower().startswith("utf") else _ASCII
+    console.print("expected tests that pass, after each edit:", markup=False, highlight=False)
+    width = max((len(rollout) for rollout in list(curves)[:most]), default=0)
+    for rollout, points in list(curves.items())[:most]:
+        (_, first, _), (_, last, expected) = points[0], points[-1]
+        line = f"{rollout:{width}}  {sparkline(points, blocks):{CURVE_WIDTH}}  {first} to {last} of {expected}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if len(curves) > most:
+        console.print(f"and {len(curves) - most} more rollouts", markup=False, highlight=False)
+
+
+def sparkline(points: Curve, blocks: str = _BLOCKS, width: int = CURVE_WIDTH) -> str:
+    """One character a point, from none to all of the tests; of more points than fit, the last of each group."""
+    count = min(len(points), width)
+    chosen = [points[(number + 1) * len(points) // count - 1] for number in range(count)]
+    shares = [passed / expected if expected else 0.0 for _, passed, expected in chosen]
+    return "".join(blocks[int(share * (len(blocks) - 1))] for share in shares)
 
 
 def _row(summary: Summary, test_policy: TestPolicy) -> list[str]:

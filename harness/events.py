@@ -165,11 +165,9 @@ def stored(step: Step) -> StoredStep:
 
 def restored(step: StoredStep, completion: Completion, expected: tuple[str, ...]) -> Step:
     """The step again. What was validated when it was read is not validated once more."""
-    report = step.report
-    fields: dict[str, Any] = {name: getattr(step, name) for name in StoredStep.model_fields}
-    if report:
-        values = {name: getattr(report, name) for name in StoredReport.model_fields}
-        fields["report"] = TestReport.model_construct(**values, expected=expected, messages={})
+    fields: dict[str, Any] = dict(vars(step))
+    if step.report:
+        fields["report"] = TestReport.model_construct(**vars(step.report), expected=expected, messages={})
     return Step.model_construct(**fields | {"call": _call(step.call, completion.text), "completion": completion})
 
 
@@ -180,5 +178,4 @@ def _call(call: StoredCall, text: str) -> ToolCall:
     elif call.problem is None:
         said = json.loads(text)
         args = {key: said[key] for key in said if key != "type"} if call.name == FINAL else said.get("args", {})
-    fields = {name: getattr(call, name) for name in StoredCall.model_fields}
-    return ToolCall.model_construct(**fields, args=args, raw=text)
+    return ToolCall.model_construct(**vars(call), args=args, raw=text)

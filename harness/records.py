@@ -240,7 +240,7 @@ class PairNote(Record):
     chosen: ForkPoint
     """The rollout and step of the better action."""
     rejected: ForkPoint
-    confidence: float
+    confidence: float | None
 
 
 Note = Rescore | StepScore | PairNote
@@ -273,6 +273,14 @@ class Trace(Record):
     def finished(self) -> bool:
         """Nothing of it is left to do: it ended, and neither the infrastructure nor an interruption cut it off."""
         return self.stop not in (None, StopReason.ERROR, StopReason.INTERRUPTED)
+
+    def conversation(self, depth: int | None = None) -> list[Message]:
+        """The messages before step number `depth`, from 0; before the next step, where none is given."""
+        messages = list(self.header.prompt)
+        for step in self.steps[:depth]:
+            messages.append(Message(role="assistant", content=step.completion.text))
+            messages.append(Message(role="user", content=step.observation or ""))
+        return messages
 
     def grade(self, suite_version: str | None = None) -> Score | None:
         """The score by a version of the suite (default: the run's own): of the latest rescore, else of the run."""

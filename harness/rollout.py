@@ -13,7 +13,7 @@ from harness.environment import Environment, StepOutcome
 from harness.errors import INFRASTRUCTURE, RolloutEnd
 from harness.loops import Turn, in_loop
 from harness.policy import Policy
-from harness.records import Completion, Message, Sampling, Score, Step, StopReason
+from harness.records import Completion, Message, Sampling, Score, Step, StopReason, Trace
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,22 @@ def rollout(
         ended = _failed(environment, fault, interrupted=stopped.is_set())
     recorder.end(ended)
     return ended
+
+
+def draw(policy: Policy, path: Trace, sampling: Sampling, recorder: Recorder) -> None:
+    """Ask for the next message after a stored path, and record it without carrying it out."""
+    recorder.start(path.header.prompt)
+    depth = len(path.steps)
+    try:
+        seed = derived_seed(sampling.seed, depth)
+        completion = policy.complete(path.conversation(), sampling.model_copy(update={"seed": seed}))
+    except RolloutEnd as end:
+        recorder.end(RolloutEnded(end.reason, Score(value=None, why="there was nothing to draw")))
+    except INFRASTRUCTURE as fault:
+        error = f"{type(fault).__name__}: {fault}"
+        recorder.end(RolloutEnded(StopReason.ERROR, Score(value=None, why=error), error))
+    else:
+        recorder.completion(step_id(depth), path.steps[-1].id if depth else None, completion)
 
 
 def _play(

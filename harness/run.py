@@ -13,7 +13,7 @@ from harness.budget import Budget
 from harness.environment import Environment
 from harness.policy import PolicySource
 from harness.records import ForkPoint, Header, Sampling, StopReason, Task, TestPolicy, Trace
-from harness.rollout import RolloutLimits, derived_seed, rollout
+from harness.rollout import RolloutLimits, derived_seed, draw, rollout
 from harness.run_files import RunConfig
 from harness.trace_store import TraceStore
 from sandboxes.base import SandboxBackend
@@ -42,6 +42,8 @@ class Job:
     fork: ForkPoint | None = None
     taken_up: Trace | None = None
     """The rollout as far as it is in the log already, or the path that a fork goes on from."""
+    draw_only: bool = False
+    """Only the next message after `taken_up` is wanted: it is written, and not carried out."""
 
     @property
     def rollout(self) -> str:
@@ -85,6 +87,11 @@ class Run:
         self._errors_in_a_row = 0
         self.outcome = RunOutcome()
 
+    @property
+    def over(self) -> bool:
+        """No more rollouts will be played: the run was stopped, or its budget is spent."""
+        return self._cancelled.is_set() or self._budget.spent
+
     def play(self, jobs: Sequence[Job], workers: int) -> RunOutcome:
         """Play rollouts; may be called again with more.
 
@@ -110,7 +117,7 @@ class Run:
     def _prepare(self, jobs: Sequence[Job]) -> None:
         """Tell the backend what will be opened: a sandbox a rollout for the score, and one for the runs before."""
         each = {TestPolicy.ON_WRITE: 2, TestPolicy.FINAL: 1, TestPolicy.NEVER: 0}[self._config.test_policy]
-        kinds = Counter((job.task.resources, job.task.image) for job in jobs if each)
+        kinds = Counter((job.task.resources, job.task.image) for job in jobs if each and not job.draw_only)
         for (resources, image), rollouts in kinds.items():
             self._backend.prepare(resources, image, each * rollouts)
 
@@ -121,7 +128,7 @@ class Run:
                 raise error
 
     def _one(self, job: Job) -> None:
-        if self._cancelled.is_set() or self._budget.spent:
+        if self.over:
             with self._lock:
                 self.outcome.not_started += 1
             return
@@ -135,8 +142,12 @@ class Run:
             self._on_done(trace)
 
     def _played(self, job: Job) -> Trace:
-        header = job.taken_up.header if job.taken_up and not job.fork else self._header(job)
+        there = job.taken_up if job.taken_up and job.taken_up.header.rollout == job.rollout else None
+        header = there.header if there else self._header(job)
         recorder = self._store.recorder(header, job.taken_up)
+        if job.draw_only and job.taken_up:
+            draw(self._source.policy(job.task, job.index), job.taken_up, header.sampling, recorder)
+            return recorder.trace
         limits = RolloutLimits(self._config.max_iters, self._config.stop_on_loop)
         with self._suite.environment(job.task, self._backend, self._config.test_policy) as environment:
             policy = self._source.policy(job.task, job.index)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from harness.errors import UsageError
 from harness.records import Record, TestPolicy
@@ -38,6 +38,8 @@ class RunConfig(Record):
     temperature: float
     max_tokens: int
     stop_on_loop: bool
+    extra: dict[str, str | float] = Field(default_factory=dict)
+    """Settings of the command that played it beyond these."""
 
 
 def claim_directory(directory: Path, config: RunConfig, about: dict[str, object], resume: bool = False) -> bool:

@@ -6,6 +6,7 @@ through. A torn last line, as a crash leaves it, is measured and skipped.
 
 from __future__ import annotations
 
+import os
 import re
 from array import array
 from collections import OrderedDict
@@ -32,6 +33,7 @@ from harness.trace_store import TRACES, ended
 
 _HEAD = re.compile(rb'\{"event":"(completion|outcome|done|end)","rollout":"([^"\\]*)"')
 _KEPT_PATHS = 4
+_BLOCK = 2**16
 
 
 @dataclass
@@ -41,6 +43,8 @@ class _Place:
     fork: ForkPoint | None
     lines: array[int] = field(default_factory=lambda: array("Q"))
     """Offsets of its lines."""
+    sizes: array[int] = field(default_factory=lambda: array("Q"))
+    """Lengths of its lines in bytes."""
     ended: int = -1
     """Offset of its last end event, -1 for none."""
 
@@ -55,7 +59,7 @@ class TraceLog:
     def __init__(self, path: Path) -> None:
         self.path = path / TRACES if path.is_dir() else path
         try:
-            self._file = self.path.open("rb")
+            self._file = self.path.open("rb", buffering=_BLOCK)
         except OSError as error:
             raise UsageError(f"cannot read traces: {self.path}: {error.strerror}") from error
         self.torn_bytes = 0
@@ -95,6 +99,7 @@ class TraceLog:
             raise UsageError(f"{self._where(offset)}: rollout {rollout} has events but no start")
         place = self._places[rollout]
         place.lines.append(offset)
+        place.sizes.append(len(line))
         place.ended = offset if kind == "end" else place.ended
 
     def _where(self, offset: int) -> str:
@@ -133,14 +138,26 @@ class TraceLog:
         trace = self._read(rollout)
         return trace.model_copy(update={"notes": tuple(self._notes.get(rollout, ()))})
 
+    def header(self, rollout: str) -> Header:
+        """What a rollout's start event says, its steps unread; a fork's prompt is empty there. Raises UsageError."""
+        if rollout not in self._places:
+            raise UsageError(f"{self.path} has no rollout {rollout}")
+        start = next(self._events(self._places[rollout]))
+        assert isinstance(start, StartEvent)
+        return start.header
+
     def _read(self, rollout: str) -> Trace:
         place = self._places[rollout]
         shared = self._shared(place.fork) if place.fork else None
         trace = _Assembly(shared)
-        for offset in place.lines:
-            self._file.seek(offset)
-            trace.take(decode(self._file.readline(), lambda offset=offset: self._where(offset)))  # type: ignore[misc]
+        for event in self._events(place):
+            trace.take(event)
         return trace.finish()
+
+    def _events(self, place: _Place) -> Iterator[Event]:
+        for offset, size in zip(place.lines, place.sizes, strict=True):
+            line = os.pread(self._file.fileno(), size, offset)
+            yield decode(line, lambda offset=offset: self._where(offset))  # type: ignore[misc]
 
     def _shared(self, fork: ForkPoint) -> Trace:
         """The path to a fork point; the last few rollouts that were forked are kept, for forks come in groups."""

@@ -118,10 +118,12 @@ class RolloutRecorder:
         self._store.append(
             CompletionEvent(rollout=rollout, step=step_id, parent=parent, time=time.time(), completion=completion)
         )
+        self.trace = self.trace.model_copy(update={"pending": completion})
 
     def outcome(self, step: Step) -> None:
         self._store.append(OutcomeEvent(rollout=self.trace.header.rollout, step=stored(step)))
         self._steps.append(step)
+        self.trace = self.trace.model_copy(update={"pending": None})
 
     def done(self, stop: StopReason) -> None:
         if stop is not self._done:

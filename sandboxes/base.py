@@ -96,7 +96,9 @@ class PytestRun:
     """CPU seconds of one test; a test over it has failed."""
     test_wall_s: float = 60.0
     max_failures: int = 0
-    """Stop after so many failures; 0 runs everything."""
+    """Stop after so many failures, or at the first test that goes over its limit; 0 runs everything."""
+    decisive: tuple[str, ...] = ()
+    """Tests of which one that goes over its limit decides the run, which ends there."""
     scoring: bool = False
     """Add canaries (see sandboxes.canaries), and tell values that are equal to everything."""
     cold: bool = False

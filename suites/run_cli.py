@@ -6,9 +6,9 @@ import argparse
 import itertools
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -18,7 +18,7 @@ from harness.cli import add_sandbox_flags, add_suite_flags, amount, at_least
 from harness.policies.litellm_policy import ServiceSettings
 from harness.policies.sources import load_source
 from harness.policy import PolicyInfo, PolicySource
-from harness.records import Task, TestPolicy
+from harness.records import Task, TestPolicy, Trace
 from harness.run import Job, RunOutcome
 from harness.run_files import RunConfig, claim_directory
 from harness.trace_reader import TraceLog
@@ -105,24 +105,45 @@ class Stage:
         return [Job(task, index) for index in range(self.config.rollouts) for task in self.tasks]
 
 
-def add_stored_calls(budget: Budget, log: TraceLog) -> None:
-    """What the stored calls of a resumed run cost counts against its budget too."""
-    for trace in log:
-        for completion in [*(step.completion for step in trace.steps[trace.shared :]), trace.pending]:
-            if completion:
-                budget.add(completion)
+def left_to_do(
+    stage: Stage, directory: Path, jobs: Sequence[Job], on_finished: Callable[[Trace], None] = lambda trace: None
+) -> list[Job]:
+    """The jobs of a run that is taken up which are not over; those that had begun go on where they were.
+
+    What its stored calls cost counts against the budget too. `on_finished` is told of each rollout that is over.
+    """
+    if not (directory / TRACES).exists():  # it was killed before its first
+        return list(jobs)
+    over = set()
+    with TraceLog(directory) as log:
+        for trace in log:
+            for completion in [*(step.completion for step in trace.steps[trace.shared :]), trace.pending]:
+                if completion:
+                    stage.budget.add(completion)
+            if trace.finished:
+                over.add(trace.header.rollout)
+                on_finished(trace)
+        left = [job for job in jobs if job.rollout not in over]
+        return [replace(job, taken_up=log.trace(job.rollout)) if job.rollout in log else job for job in left]
 
 
-def stored_log(directory: Path) -> TraceLog | None:
-    """The traces of a run that is taken up; None where it was killed before its first."""
-    return TraceLog(directory) if (directory / TRACES).exists() else None
+def resume_notices(resumed: bool, done: int, torn_bytes: int) -> list[str]:
+    lines = [f"resumed: {done} rollouts were done before"] if resumed else []
+    return lines + ([f"the log ended in a torn line of {torn_bytes} bytes, which was cut off"] if torn_bytes else [])
 
 
 @contextmanager
-def stage(args: argparse.Namespace) -> Iterator[Stage]:
-    """Open what the flags ask for, and close it at the end; until then an interruption ends the run in order."""
+def stage(
+    args: argparse.Namespace, wanted: Callable[[Suite, Task], bool] = lambda suite, task: True, **extra: str | float
+) -> Iterator[Stage]:
+    """Open what the flags ask for, and close it at the end; until then an interruption ends the run in order.
+
+    Args:
+        wanted: which tasks of the suite are played.
+        extra: settings of the command that decide the results too.
+    """
     suite = load(args.suite, mirror_directory(args.mirror))
-    tasks = list(suite.tasks())[: args.limit]
+    tasks = [task for task in suite.tasks() if wanted(suite, task)][: args.limit]
     budget = Budget(args.max_cost, args.max_total_tokens)
     settings = ServiceSettings(args.api_base, args.request_timeout, args.attempts)
     source = load_source(args.llm_provider, args.model, settings, budget, suite.reference)
@@ -133,7 +154,7 @@ def stage(args: argparse.Namespace) -> Iterator[Stage]:
         backend = CachedBackend(backend, verdict_directory())
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        config = _config(args, suite, tasks, source.info, backend)
+        config = _config(args, suite, tasks, source.info, backend, extra)
         yield Stage(suite, tasks, source, backend, budget, notices, config, uses_cache)
     finally:
         backend.close()
@@ -150,7 +171,12 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _config(
-    args: argparse.Namespace, suite: Suite, tasks: list[Task], info: PolicyInfo, backend: SandboxBackend
+    args: argparse.Namespace,
+    suite: Suite,
+    tasks: list[Task],
+    info: PolicyInfo,
+    backend: SandboxBackend,
+    extra: dict[str, str | float],
 ) -> RunConfig:
     return RunConfig(
         suite=suite.name,
@@ -169,6 +195,7 @@ def _config(
         temperature=args.temperature,
         max_tokens=args.max_tokens,
         stop_on_loop=args.stop_on_loop,
+        extra=extra,
     )
 
 

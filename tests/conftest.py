@@ -1,22 +1,38 @@
-"""Real sandboxes for the tests: every backend that this machine has, each opened once."""
+"""Real sandboxes for the tests: every backend that this machine has, each opened once.
+
+And at the end of the session every run that the tests have left is replayed: see `every_trace_is_reproduced`.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import docker
 import pytest
 from hypothesis import HealthCheck, settings
 
+from eval.replay import replay
+from eval.replay_cli import suite_of
+from harness.errors import UsageError
+from harness.records import Trace
+from harness.rollout import RolloutLimits
+from harness.run_files import RUN_FILE, RunConfig, read_config
+from harness.trace_reader import read_traces
+from harness.trace_store import TRACES
 from sandboxes.base import Resources, SandboxBackend, SandboxError
 from sandboxes.bubblewrap_sandbox import BubblewrapBackend
+from sandboxes.choose import open_backend
 from sandboxes.docker_sandbox import DockerBackend
 from sandboxes.local_sandbox import LocalBackend
 from sandboxes.run_scope import LABEL
+from suites.fetch import mirror_directory
 
 settings.register_profile("repo-agent", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repo-agent")
@@ -79,3 +95,64 @@ def backend(request: pytest.FixtureRequest) -> SandboxBackend:
     """Each backend in turn."""
     found: SandboxBackend = request.getfixturevalue(f"{request.param}_backend")
     return found
+
+
+NOT_REPLAYABLE = "not-replayable"
+"""A file of this name beside a log says that a test has forged or broken it."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_trace_is_reproduced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the tests of this session have recorded is carried out again where it was recorded; the last test fails
+    where a step leads elsewhere. Scores are not taken again, and what is recorded twice is replayed once.
+    """
+    yield
+    replayer = _Replayer()
+    found = ((Path(folder), set(files)) for folder, _, files in os.walk(tmp_path_factory.getbasetemp()))
+    runs = [folder for folder, files in found if {RUN_FILE, TRACES} <= files and NOT_REPLAYABLE not in files]
+    with contextlib.closing(replayer):
+        told = [line for run in sorted(runs) for line in replayer.differences(run)]
+    if told:
+        pytest.fail("\n".join(["traces of this session are not reproduced:", *told]), pytrace=False)
+
+
+class _Replayer:
+    def __init__(self) -> None:
+        self._backends: dict[tuple[str, str], SandboxBackend] = {}
+        self._seen: set[str] = set()
+
+    def differences(self, run: Path) -> list[str]:
+        """What is not as it was recorded, line by line."""
+        told: list[str] = []
+        try:
+            config = read_config(run)
+            for trace in read_traces(run):
+                told += [f"{run}: {line}" for line in self._again(config, trace)]
+        except (UsageError, SandboxError) as error:
+            told.append(f"{run}: {error}")
+        return told
+
+    def _again(self, config: RunConfig, trace: Trace) -> list[str]:
+        steps = [(each.completion.text, each.observation, each.digest, each.error, each.loop) for each in trace.steps]
+        about = (trace.header.task, trace.header.test_policy, trace.header.prompt, trace.shared, trace.done, steps)
+        where = (config.suite_version, config.sandbox, config.isolation, config.max_iters, config.stop_on_loop)
+        identity = hashlib.sha256(repr((about, where)).encode()).hexdigest()
+        if identity in self._seen:
+            return []
+        self._seen.add(identity)
+        suite = suite_of(config, None, mirror_directory(None))
+        task = next(task for task in suite.tasks() if task.id == trace.header.task)
+        with suite.environment(task, self._backend(config), trace.header.test_policy) as environment:
+            limits = RolloutLimits(config.max_iters, config.stop_on_loop)
+            found = replay(trace, environment, limits, scored=False)
+        return found.divergence.lines if found.divergence else [found.fault] if found.fault else []
+
+    def _backend(self, config: RunConfig) -> SandboxBackend:
+        key = (config.sandbox, config.isolation)
+        if key not in self._backends:
+            self._backends[key] = open_backend(config.sandbox, isolation=config.isolation)[0]
+        return self._backends[key]
+
+    def close(self) -> None:
+        for backend in self._backends.values():
+            backend.close()

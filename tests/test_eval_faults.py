@@ -15,7 +15,8 @@ import pytest
 import repo_agent
 from eval.report import Report
 from harness.policies.litellm_policy import ServiceSettings
-from harness.policies.scripted import ReferenceSource, ScriptedPolicy
+from harness.policies.reference import ReferenceSource
+from harness.policies.scripted import ScriptedPolicy
 from harness.records import StopReason, Task, Trace
 from harness.run import MAX_ERRORS_IN_A_ROW
 from harness.run_files import REPORT_FILE
@@ -278,6 +279,7 @@ def test_the_key_appears_in_no_file_and_on_no_screen(
     for text in (out, err, *written):
         assert SECRET not in text and SECRET[:12] not in text
     assert "[redacted]" in err and all("[redacted]" in text for text in written if '"event"' in text)
+    (tmp_path / "run" / "not-replayable").touch()  # its log says other things than were said
 
 
 @pytest.mark.parametrize(

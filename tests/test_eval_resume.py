@@ -17,7 +17,8 @@ import pytest
 
 import repo_agent
 from eval.report import Report
-from harness.policies.scripted import ReferenceSource, ScriptedPolicy
+from harness.policies.reference import ReferenceSource
+from harness.policies.scripted import ScriptedPolicy
 from harness.records import StopReason
 from harness.run_files import REPORT_FILE, RUN_FILE
 from harness.trace_reader import read_traces

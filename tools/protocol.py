@@ -227,7 +227,8 @@ def _from_value(value: object, raw: str) -> ToolCall:
 def _checked(name: str, model: type[_Arguments], args: object, raw: str) -> ToolCall:
     try:
         model.model_validate(args)
-        json.dumps(args, ensure_ascii=False).encode()
+        if "\\u" in raw:  # only such an escape can make half of a surrogate pair
+            json.dumps(args, ensure_ascii=False).encode()
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "args"

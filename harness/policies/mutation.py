@@ -6,6 +6,7 @@ function that the failing tests touched comes before one elsewhere. The result d
 """
 
 import ast
+import threading
 import warnings
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from harness.policies.operators_view import FUNCTIONS, Change, FunctionNode, Vie
 MAX_EDITS = 6_000
 MAX_PROPOSED, MAX_PER_OPERATOR = 3_000, 600
 """Changes that one operator may propose, and how many of them, the cheapest, take part."""
+
+PARSING = threading.RLock()
+"""Held while a policy thinks: in CPython 3.11, `ast.parse` in several threads can raise SystemError (gh-106905)."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Policies that need no model: scripted (for tests), noop, reference (an oracle) and replay (a recorded trace)."""
+"""Policies that need no model: scripted (for tests), noop and replay (a recorded trace)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +10,7 @@ from harness.errors import RolloutEnd, UsageError
 from harness.policy import Policy, PolicyInfo
 from harness.records import Completion, Message, Sampling, StopReason, Task
 from harness.trace_reader import read_traces
-from sandboxes.workspace import Workspace
-from tools.protocol import call_text, final_text
+from tools.protocol import final_text
 
 
 def turn_of(messages: Sequence[Message]) -> int:
@@ -47,25 +46,6 @@ class NoopSource(AtOnce):
 
     def policy(self, task: Task, rollout_index: int) -> Policy:
         return ScriptedPolicy((final_text("nothing was changed"),))
-
-
-@dataclass(frozen=True)
-class ReferenceSource(AtOnce):
-    """Knows the repair, reads each file that it changes, and writes it: an oracle, for checks of the whole path."""
-
-    reference: Callable[[Task], Workspace | None]
-    info: PolicyInfo = PolicyInfo("reference", oracle=True, trusted=True, default_max_iters=50)
-
-    def policy(self, task: Task, rollout_index: int) -> Policy:
-        fixed = self.reference(task)
-        if fixed is None:
-            raise UsageError(f"suite {task.suite} has no reference for {task.id}")
-        texts = [call_text("list_files")]
-        for path in sorted(fixed.edits):
-            content = fixed.read(path).decode()
-            texts += [call_text("read_file", rel_path=path, max_chars=100_000)] if path in task.tree else []
-            texts += [call_text("write_file", rel_path=path, content=content)]
-        return ScriptedPolicy((*texts, final_text("the reference repair was written")))
 
 
 class ReplaySource(AtOnce):

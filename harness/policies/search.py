@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from harness.errors import RolloutEnd
-from harness.policies.mutation import Edit, Symptoms, edits
+from harness.policies.mutation import PARSING, Edit, Symptoms, edits
 from harness.policies.scripted import AtOnce
 from harness.policy import Policy, PolicyInfo
 from harness.records import Completion, Message, Sampling, StopReason, Task
@@ -40,8 +40,6 @@ CHUNKS = (48, 24, 12)
 WINDOW, SPREAD = 32, 8.0
 """At temperature T the candidate of rank i among the next WINDOW is drawn with a weight of exp(-i / (SPREAD * T))."""
 
-_PARSING = threading.Lock()
-"""Held while a search thinks: in CPython 3.11, `ast.parse` in several threads can raise SystemError (gh-106905)."""
 _Search = Generator[str, str, None]
 _Sources = dict[str, str]
 
@@ -259,7 +257,7 @@ class SearchPolicy:
             running, dice = self._running.pop(said[:-1], None) or (None, Dice())
         dice.temperature = sampling.temperature
         try:
-            with _PARSING:
+            with PARSING:
                 running = running or _played(said, dice)
                 dice.seed, dice.said = sampling.seed, None
                 text = next(running) if len(said) == 2 else running.send(said[-1])

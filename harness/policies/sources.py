@@ -8,7 +8,8 @@ from pathlib import Path
 from harness.budget import Budget
 from harness.errors import UsageError
 from harness.policies.litellm_policy import LitellmSource, ServiceSettings
-from harness.policies.scripted import NoopSource, ReferenceSource, ReplaySource
+from harness.policies.reference import ReferenceSource
+from harness.policies.scripted import NoopSource, ReplaySource
 from harness.policies.search import SearchSource
 from harness.policy import PolicySource
 from harness.records import Task

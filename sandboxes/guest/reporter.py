@@ -23,6 +23,8 @@ except ImportError:  # an image without pytest still runs plain commands
     pytest = None  # type: ignore[assignment]
 
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
+CUT_ADDRESS = re.compile(r"\.\.\.(t? ?0?x)?[0-9a-fA-F]{4,}(?=>)")
+"""What pytest leaves of one where it shortens a value in the middle."""
 EQUALITY = re.compile(r"\bequal_[0-9a-f]{16}\b")
 MAX_MESSAGE = 4000
 FRAME = re.compile(r"(<[^>]*>|\S+):\d+: ")
@@ -81,7 +83,7 @@ class Reports:
 
     def clean(self, message: str) -> str:
         """No address, no temporary path, bounded length: the same failure reads the same everywhere."""
-        text = EQUALITY.sub("equal", ADDRESS.sub("at 0x...", message))
+        text = EQUALITY.sub("equal", CUT_ADDRESS.sub("...", ADDRESS.sub("at 0x...", message)))
         text = text.replace(self.root + "/", "").replace(self.root, "<repository>")
         text = without_foreign_frames(text)
         if len(text) > MAX_MESSAGE:
@@ -96,7 +98,7 @@ class Reports:
             alarm.cancel()
             if alarm.rang:
                 self.over_limit.add(item.nodeid)
-                if self.command["max_failures"]:
+                if self.command["max_failures"] or item.nodeid in self.command["decisive"]:
                     item.session.shouldstop = "a test went over its limit"
 
 
@@ -191,15 +193,15 @@ class Alarm:
     """Fails the running test at its CPU or wall-clock limit, and again every second should it go on."""
 
     def __init__(self, cpu_s: float, wall_s: float) -> None:
-        self.limits = {signal.SIGPROF: "%g s of CPU time" % cpu_s, signal.SIGALRM: "%g s" % wall_s}
+        self.limit = "%g s of CPU time or %g s" % (cpu_s, wall_s)  # which one came first is the machine's doing
         self.rang = False
-        self.old = {number: signal.signal(number, self.ring) for number in self.limits}
+        self.old = {number: signal.signal(number, self.ring) for number in (signal.SIGPROF, signal.SIGALRM)}
         self.arm(cpu_s, wall_s)
 
-    def ring(self, number: int, _frame: Any) -> None:
+    def ring(self, _number: int, _frame: Any) -> None:
         self.rang = True
         self.arm(AGAIN_S, AGAIN_S)  # not both at once: the second would strike while the first is being handled
-        pytest.fail(OVER_LIMIT % self.limits[signal.Signals(number)], pytrace=False)
+        pytest.fail(OVER_LIMIT % self.limit, pytrace=False)
 
     def arm(self, cpu_s: float, wall_s: float) -> None:
         signal.setitimer(signal.ITIMER_PROF, cpu_s, AGAIN_S)

@@ -14,7 +14,7 @@ from contextlib import closing
 from itertools import cycle, islice
 from pathlib import Path
 
-from harness.policies.scripted import ReferenceSource
+from harness.policies.reference import ReferenceSource
 from harness.records import Completion, Message, Sampling, Step, StopReason, Task, TestPolicy
 from harness.rollout import RolloutEnded, RolloutLimits, rollout
 from sandboxes.base import Isolation, SandboxBackend

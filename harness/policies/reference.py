@@ -1,0 +1,73 @@
+"""`reference`: an oracle that knows the repair. At a temperature above 0 it makes mistakes, and mends them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harness.errors import RolloutEnd, UsageError
+from harness.policies.mutation import PARSING, edits
+from harness.policies.scripted import AtOnce, ScriptedPolicy
+from harness.policy import Policy, PolicyInfo
+from harness.records import Completion, Message, Sampling, StopReason, Task
+from sandboxes.workspace import Workspace
+from tools.protocol import call_text, final_text, parse
+
+MISTAKES = 48
+"""A mistake is one of so many one-edit variants of the repaired file."""
+
+
+@dataclass(frozen=True)
+class ReferencePolicy(ScriptedPolicy):
+    """Reads each file that the repair changes, writes it, and ends.
+
+    At temperature T a written file has a mistake with probability T / (1 + T), drawn from the seed; the file is then
+    written again, for a write counts as done only with the repaired content. It ends when the tests pass.
+    """
+
+    def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        turn = self._done(messages) if "\n[TESTS PASS]" not in messages[-1].content else len(self.texts) - 1
+        if turn >= len(self.texts):
+            raise RolloutEnd(StopReason.EXHAUSTED)
+        chance = random.Random(sampling.seed)
+        if chance.random() < sampling.temperature / (1 + sampling.temperature):
+            return Completion(text=with_mistake(self.texts[turn], chance))
+        return Completion(text=self.texts[turn])
+
+    def _done(self, messages: Sequence[Message]) -> int:
+        """How many of the texts were said. Between them may stand other writes of the same file, and nothing else."""
+        turn = 0
+        for message in messages:
+            turn += message.role == "assistant" and turn < len(self.texts) and message.content == self.texts[turn]
+        return turn
+
+
+def with_mistake(text: str, chance: random.Random) -> str:
+    """A write_file message with one edit in its content; every other message, and a file without edits, as it is."""
+    call = parse(text)
+    if call.name != "write_file":
+        return text
+    source = str(call.args["content"])
+    with PARSING:
+        found = edits(source)[:MISTAKES]
+    return call_text("write_file", **call.args | {"content": chance.choice(found).apply(source)}) if found else text
+
+
+@dataclass(frozen=True)
+class ReferenceSource(AtOnce):
+    """A policy for each task that has a reference."""
+
+    reference: Callable[[Task], Workspace | None]
+    info: PolicyInfo = PolicyInfo("reference", oracle=True, trusted=True, default_max_iters=50)
+
+    def policy(self, task: Task, rollout_index: int) -> Policy:
+        fixed = self.reference(task)
+        if fixed is None:
+            raise UsageError(f"suite {task.suite} has no reference for {task.id}")
+        texts = [call_text("list_files")]
+        for path in sorted(fixed.edits):
+            content = fixed.read(path).decode()
+            texts += [call_text("read_file", rel_path=path, max_chars=100_000)] if path in task.tree else []
+            texts += [call_text("write_file", rel_path=path, content=content)]
+        return ReferencePolicy((*texts, final_text("the reference repair was written")))
