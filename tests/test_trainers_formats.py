@@ -46,7 +46,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "SFT, trajectory, Together and OpenAI": trajectory_row(CONVERSATION, (False, True, True), Target.TOGETHER),
     "SFT, trajectory, TRL": trajectory_row(CONVERSATION, (True, True, True), Target.TRL),
     "Preference, Together and OpenAI": preference_row(CONVERSATION[:4], WRITE, LIST, Target.TOGETHER),
-    "Preference, TRL": preference_row(CONVERSATION[:4], WRITE, LIST, Target.TRL, {"confidence": 0.9}),
+    "Preference, TRL": preference_row(CONVERSATION[:4], WRITE, LIST, Target.TRL, {"pair_confidence": 0.9}),
 }
 
 
@@ -108,15 +108,15 @@ def test_a_trajectory_ends_with_its_last_assistant_message(target: Target) -> No
 
 @pytest.mark.parametrize("target", SERVICES)
 def test_a_pair_for_a_service_has_three_columns_whatever_is_known_of_it(target: Target) -> None:
-    row = preference_row(CONVERSATION[:4], WRITE, LIST, target, {"confidence": 0.9})
+    row = preference_row(CONVERSATION[:4], WRITE, LIST, target, {"pair_confidence": 0.9})
     assert list(row) == ["input", "preferred_output", "non_preferred_output"]
     assert row["preferred_output"] == [{"role": "assistant", "content": WRITE}]
     assert row["non_preferred_output"] == [{"role": "assistant", "content": LIST}]
 
 
 def test_a_pair_for_trl_carries_extra_columns() -> None:
-    row = preference_row(CONVERSATION[:4], WRITE, LIST, Target.TRL, {"confidence": 0.9})
-    assert list(row) == ["prompt", "chosen", "rejected", "confidence"]
+    row = preference_row(CONVERSATION[:4], WRITE, LIST, Target.TRL, {"pair_confidence": 0.9})
+    assert list(row) == ["prompt", "chosen", "rejected", "pair_confidence"]
 
 
 @pytest.mark.parametrize("name", sorted(READ_BY_TRL))
@@ -359,7 +359,7 @@ def test_trl_trains_each_assistant_message_of_a_trajectory(tmp_path: Path) -> No
 def test_trl_reads_a_pair_as_a_prompt_and_two_answers() -> None:
     pytest.importorskip("torch")
     data_utils = pytest.importorskip("trl.data_utils")
-    row = {key: value for key, value in EXAMPLES["Preference, TRL"].items() if key != "confidence"}
+    row = {key: value for key, value in EXAMPLES["Preference, TRL"].items() if key != "pair_confidence"}
     assert data_utils.is_conversational(row)
     made = data_utils.apply_chat_template(row, tiny_tokenizer())
     assert made["chosen"] == f"{WRITE}<|im_end|>\n"
