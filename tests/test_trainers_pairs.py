@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.records import ForkPoint
 from tests.benchmarks.pair_quality import WAY, Tally, Toy, check_agreement, fork_tally, merge_tally, whole_tally
 from tools.protocol import call_text, final_text, parse
 from trainers.free_pairs import free_forks, loop_pairs, protocol_pairs
-from trainers.pairs import Candidate, Fork, Pair, Side, State, fork_pairs, limit_malformed, make_pair, merge_pairs
+from trainers.pairs import Candidate, Fork, Pair, Side, fork_pairs, limit_malformed, make_pair, merge_pairs
 from trainers.values import Finished, Play, PolicyKey, Visit, p_better
 
 POLICY = PolicyKey("model", "m", 0.7)
@@ -41,7 +42,7 @@ def test_fork_pair_carries_what_the_measuring_half_gave() -> None:
     good, bad = candidate("good", halves("1110", "1111"), steps=4), candidate("bad", halves("0000", "0001"), steps=9)
     (pair,) = fork_pairs(fork(bad, good))
     assert (pair.source, pair.kind, pair.task) == ("fork", "solved", "task")
-    assert pair.state == State(rollout="r", step="s0003")
+    assert pair.state == ForkPoint(rollout="r", step="s0003")
     assert (pair.chosen_text, pair.rejected_text) == ("good", "bad")
     assert pair.chosen == Side(rollout="r", step="good", k=4, wins=3, value=0.75, mean_steps=4, mean_tokens=100)
     assert (pair.rejected.k, pair.rejected.wins, pair.rejected.value) == (4, 0, 0)
@@ -170,7 +171,7 @@ def test_merge_pair_compares_the_actions_of_a_shared_state() -> None:
     made = list(merge_pairs([*rollouts("g", ["x", "good"], [1.0] * 8), *rollouts("b", ["x", "bad"], [0.0] * 8)]))
     (pair,) = made
     assert (pair.source, pair.kind, pair.chosen_text, pair.rejected_text) == ("merge", "solved", "good", "bad")
-    assert pair.state == State(rollout="b0", step="s0")
+    assert pair.state == ForkPoint(rollout="b0", step="s0")
     assert (pair.chosen.rollout, pair.chosen.step, pair.chosen.k, pair.chosen.wins) == ("g0", "s1", 4, 4)
 
 
@@ -211,7 +212,7 @@ def test_merge_of_a_forked_state_takes_its_continuations_as_independent() -> Non
 
 def pair_of(confidence: float | None, text: str, malformed: bool) -> Pair:
     sides = Side(rollout="r", step="a"), Side(rollout="r", step="b")
-    where = State(rollout="r", step=None)
+    where = ForkPoint(rollout="r", step=None)
     return make_pair("fork", "solved", "task", where, sides, ("good", text), malformed, confidence)
 
 

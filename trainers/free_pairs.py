@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from harness.records import ForkPoint
 from tools.protocol import FINAL, ToolCall, arguments, call_text, final_text, parse
-from trainers.pairs import Candidate, Fork, Pair, Side, State, make_pair
+from trainers.pairs import Candidate, Fork, Pair, Side, make_pair
 from trainers.values import Finished, PolicyKey
 
 
@@ -86,5 +87,5 @@ def _favourite(candidates: Sequence[Candidate]) -> Candidate:
 
 def _pair(source: Literal["protocol", "loop"], fork: Fork, chosen: Candidate, rejected: Candidate) -> Pair:
     sides = (Side(rollout=chosen.rollout, step=chosen.step), Side(rollout=rejected.rollout, step=rejected.step))
-    state, texts = State(rollout=fork.rollout, step=fork.step), (chosen.action, rejected.action)
+    state, texts = ForkPoint(rollout=fork.rollout, step=fork.step), (chosen.action, rejected.action)
     return make_pair(source, source, fork.task, state, sides, texts, rejected.malformed)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.records import Record
+from harness.records import ForkPoint, Record
 from trainers.values import Estimate, Finished, Play, PolicyKey, ValueTree, estimate, p_better, p_majority
 
 Source = Literal["fork", "merge", "protocol", "loop"]
@@ -63,13 +63,6 @@ class Fork:
     candidates: tuple[Candidate, ...]
 
 
-class State(Record):
-    """Where a state can be found: after a stored step, or (None) after the prompt."""
-
-    rollout: str
-    step: str | None
-
-
 class Side(Record):
     """One side of a pair: where its action is stored, and what the measuring plays gave."""
 
@@ -94,7 +87,7 @@ class Pair(Record):
     kind: Kind
     """solved: the values differ. effort: both always solve the task, and one needs fewer steps or tokens. protocol and
     loop: nothing was measured."""
-    state: State
+    state: ForkPoint
     chosen: Side
     rejected: Side
     chosen_text: str
@@ -116,7 +109,7 @@ def make_pair(
     source: Source,
     kind: Kind,
     task: str,
-    state: State,
+    state: ForkPoint,
     sides: tuple[Side, Side],
     texts: tuple[str, str],
     rejected_malformed: bool,
@@ -191,7 +184,7 @@ def fork_pairs(fork: Fork, margin: float = MARGIN, min_confidence: float = MIN_C
         choosing, measuring = _half(scored[1::2]), _half(scored[::2])
         if choosing and measuring:
             options.append(_Option(each.action, each.malformed, each.rollout, each.step, choosing, measuring))
-    state = State(rollout=fork.rollout, step=fork.step)
+    state = ForkPoint(rollout=fork.rollout, step=fork.step)
     return _pairs("fork", fork.task, state, options, margin, min_confidence)
 
 
@@ -201,7 +194,7 @@ def _half(plays: tuple[Play, ...]) -> _Half | None:
 
 
 def _pairs(
-    source: Source, task: str, state: State, options: Sequence[_Option], margin: float, min_confidence: float
+    source: Source, task: str, state: ForkPoint, options: Sequence[_Option], margin: float, min_confidence: float
 ) -> list[Pair]:
     """The best is set against the worst, and inwards from there."""
     ranked = sorted(options, key=lambda option: option.rank)
@@ -266,9 +259,9 @@ def merge_pairs(
     for (task, _), group in sorted(groups.items()):
         for state, depth, actions in _shared(group):
             some = next(iter(actions.values()))[0]
-            where = State(rollout=some.play.rollout, step=None)
+            where = ForkPoint(rollout=some.play.rollout, step=None)
             if depth:
-                where = State(rollout=_origin(group, some, depth - 1), step=some.visits[depth - 1].step)
+                where = ForkPoint(rollout=_origin(group, some, depth - 1), step=some.visits[depth - 1].step)
             options = [_merged(group, state, depth, passing) for passing in actions.values()]
             yield from _pairs("merge", task, where, [each for each in options if each], margin, min_confidence)
 
