@@ -84,6 +84,7 @@ def test_search_repairs_a_task_with_nothing_but_the_tools_and_the_feedback(tmp_p
     assert {step.call.name for step in trace.steps} <= {"list_files", "read_file", "write_file", "final"}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_conversation_and_the_same_trees(tmp_path: Path) -> None:
     suite = only(tmp_path, "minibugs", "page_window", "org_chart")
     runs = []

@@ -25,6 +25,8 @@ from sandboxes.local_sandbox import LocalBackend
 from suites.base import SuiteFile, load, write_suite_file
 from tools.protocol import call_text, final_text
 
+pytestmark = pytest.mark.slow
+
 MINIBUGS = load("minibugs")
 TASK = next(task for task in MINIBUGS.tasks() if task.id == "account_transfer")
 FILE = "tillbank/bank.py"

@@ -23,6 +23,8 @@ from sandboxes.local_sandbox import LocalBackend
 from suites.base import SuiteFile, load, write_suite_file
 from suites.minibugs.suite import MinibugsSuite
 
+pytestmark = pytest.mark.slow
+
 MINIBUGS = load("minibugs")
 TASKS = {task.id: task for task in MINIBUGS.tasks()}
 TASK = TASKS["account_transfer"]

@@ -24,6 +24,8 @@ from sandboxes.guest_sandbox import GuestSandbox
 from sandboxes.local_sandbox import LocalBackend
 from suites.base import load
 
+pytestmark = pytest.mark.slow
+
 MINIBUGS = load("minibugs")
 TASKS = {task.id: task for task in MINIBUGS.tasks()}
 HERE = ("--sandbox", "local", "--no-verdict-cache")

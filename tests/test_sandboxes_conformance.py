@@ -53,9 +53,10 @@ VARIANTS: dict[str, tuple[Callable[[], SandboxBackend], Promises]] = {
     "local-container-pool": (lambda: Pool(LocalBackend()), BARE),
     "local-run-pool": (lambda: Pool(LocalBackend(Isolation.RUN)), BARE),
 }
-for old in os.environ.get("REPO_AGENT_OLD_IMAGES", "").split():
-    VARIANTS[f"docker-container-{old}"] = (partial(docker, image=old), USERS)
+for number, old in enumerate(os.environ.get("REPO_AGENT_OLD_IMAGES", "").split()):
     VARIANTS[f"docker-run-{old}"] = (partial(docker, Isolation.RUN, old), NAMESPACES)
+    if number == 0:  # the oldest has both
+        VARIANTS[f"docker-container-{old}"] = (partial(docker, image=old), USERS)
 FAST = ("docker-container",)
 LONG_CHECKS = (
     commands.processor_time_is_counted,

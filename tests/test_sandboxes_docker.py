@@ -106,6 +106,7 @@ class _Refused(DockerBackend):
         return config
 
 
+@pytest.mark.slow
 def test_many_edits_one_after_the_other_leave_just_the_tree_that_is_run(backend: DockerBackend) -> None:
     """Files and folders come, change, go, and take each other's names; each run sees its own tree and no other."""
     chance = random.Random(0)

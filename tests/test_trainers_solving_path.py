@@ -23,6 +23,8 @@ from trainers.card import card_paths
 from trainers.data_cli import main as data_main
 from trainers.sft_extract_cli import main
 
+pytestmark = pytest.mark.slow
+
 LIST, FINAL = call_text("list_files"), final_text("done")
 
 
