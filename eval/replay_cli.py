@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -26,7 +25,7 @@ from harness.trace_reader import TraceLog
 from sandboxes.base import Isolation, SandboxBackend
 from sandboxes.choose import open_backend
 from sandboxes.verdict_cache import CachedBackend, verdict_directory
-from suites.base import SUITES, Suite, load
+from suites.base import Suite, load, load_recorded
 from suites.fetch import mirror_directory
 
 EXIT_DIVERGED, EXIT_INFRASTRUCTURE = 1, 3
@@ -149,7 +148,8 @@ def stored_run(args: argparse.Namespace, cached: bool) -> Iterator[StoredRun]:
         UsageError: no run directory, no such suite, or a sandbox without a boundary that nobody asked for.
     """
     config = read_config(args.run)
-    suite = suite_of(config, args.suite, mirror_directory(args.mirror))
+    mirror = mirror_directory(args.mirror)
+    suite = load(args.suite, mirror) if args.suite else load_recorded(config.suite, config.suite_version, mirror)
     tasks = {task.id: task for task in suite.tasks()}
     if args.sandbox is None and config.sandbox == "local":
         raise UsageError(
@@ -175,23 +175,6 @@ def _warnings(config: RunConfig, suite: Suite, backend: SandboxBackend, log: Tra
         yield f"the tests of the run ran in {then}, not in {now}"
     if log.torn_bytes:
         yield f"the log ends in a torn line of {log.torn_bytes} bytes, as a crash leaves it: it is left out"
-
-
-def suite_of(config: RunConfig, name: str | None, mirror: Path | None) -> Suite:
-    """The suite of that name, else the run's: of its name, a suite file of ours, or one that has its tasks.
-
-    Raises UsageError.
-    """
-    if name or config.suite in SUITES:
-        return load(name or config.suite, mirror)
-    packaged = files("eval") / "suites" / f"{config.suite}.json"
-    if packaged.is_file():
-        with as_file(packaged) as path:
-            return load(str(path), mirror)
-    for each in SUITES:
-        if (whole := load(each, mirror)).version == config.suite_version:
-            return whole
-    raise UsageError(f"run.json names the suite {config.suite!r}, which is a suite file: say --suite FILE")
 
 
 class Outcome(Protocol):

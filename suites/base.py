@@ -118,6 +118,21 @@ def load(name: str, mirror: Path | None = None) -> Suite:
     return _from_file(path, mirror)
 
 
+def load_recorded(name: str, version: str, mirror: Path | None = None) -> Suite:
+    """The suite that stored traces name. Where that was a suite file: the whole suite, known by its version.
+
+    Raises UsageError where there is none.
+    """
+    if name in SUITES:
+        return load(name, mirror)
+    for each in SUITES:
+        if (whole := load(each, mirror)).version == version:
+            return whole
+    raise UsageError(
+        f"the traces are of the suite {name!r} of version {version[:12]}: name its suite file with --suite"
+    )
+
+
 def _from_file(path: Path, mirror: Path | None) -> Suite:
     try:
         content = SuiteFile.model_validate_json(path.read_text(encoding="utf-8"))

@@ -19,7 +19,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from eval.replay import replay
-from eval.replay_cli import suite_of
 from harness.errors import UsageError
 from harness.records import Trace
 from harness.rollout import RolloutLimits
@@ -32,6 +31,7 @@ from sandboxes.choose import open_backend
 from sandboxes.docker_sandbox import DockerBackend
 from sandboxes.local_sandbox import LocalBackend
 from sandboxes.run_scope import LABEL
+from suites.base import load_recorded
 from suites.fetch import mirror_directory
 
 settings.register_profile("repo-agent", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -140,7 +140,7 @@ class _Replayer:
         if identity in self._seen:
             return []
         self._seen.add(identity)
-        suite = suite_of(config, None, mirror_directory(None))
+        suite = load_recorded(config.suite, config.suite_version, mirror_directory(None))
         task = next(task for task in suite.tasks() if task.id == trace.header.task)
         with suite.environment(task, self._backend(config), trace.header.test_policy) as environment:
             limits = RolloutLimits(config.max_iters, config.stop_on_loop)

@@ -11,18 +11,18 @@ import pytest
 
 import repo_agent
 from eval.replay import Difference, replay
-from eval.replay_cli import main, suite_of
+from eval.replay_cli import main
 from harness.errors import UsageError
 from harness.policies.scripted import ScriptedPolicy
 from harness.records import ForkPoint, Header, Sampling, Task, TestPolicy, Trace
 from harness.rollout import RolloutLimits, rollout
-from harness.run_files import REPORT_FILE, RUN_FILE, read_config
+from harness.run_files import REPORT_FILE, RUN_FILE
 from harness.trace_reader import TraceLog
 from harness.trace_store import TRACES, TraceStore
 from sandboxes.base import SandboxError
 from sandboxes.guest_sandbox import GuestSandbox
 from sandboxes.local_sandbox import LocalBackend
-from suites.base import SuiteFile, load, write_suite_file
+from suites.base import SuiteFile, load, load_recorded, write_suite_file
 from tools.protocol import call_text, final_text
 
 pytestmark = pytest.mark.slow
@@ -289,15 +289,12 @@ def test_fault_of_the_infrastructure_is_no_divergence(
 # ---- suites, bad input
 
 
-def test_suite_is_found_by_name_by_packaged_file_and_by_version(recorded: Path) -> None:
-    config = read_config(recorded)
-    train = config.model_copy(update={"suite": "quixbugs_train_suite"})
-    other = config.model_copy(update={"suite": "my_tasks"})
-    assert suite_of(config, None, None).name == "minibugs"
-    assert suite_of(train, None, None).name == "quixbugs_train_suite"
-    assert suite_of(other, None, None).name == "minibugs"
-    with pytest.raises(UsageError, match="'my_tasks', which is a suite file: say --suite FILE"):
-        suite_of(other.model_copy(update={"suite_version": "gone"}), None, None)
+def test_suite_is_found_by_its_name_or_by_its_version() -> None:
+    version = load("minibugs").version
+    assert load_recorded("minibugs", "whatever").name == "minibugs"
+    assert load_recorded("my_tasks", version).name == "minibugs"
+    with pytest.raises(UsageError, match="suite 'my_tasks' of version gone: name its suite file with --suite"):
+        load_recorded("my_tasks", "gone")
 
 
 def test_suite_of_another_version_is_said_and_gone_on_with(

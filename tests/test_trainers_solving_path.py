@@ -186,11 +186,15 @@ def test_what_is_not_solved_has_no_path_whatever_the_flags(
     assert dropped(run) == {"not solved": 1}
 
 
-def test_a_suite_that_only_a_file_names_has_to_be_given(suite: Suite, task: Task, words: Words, tmp_path: Path) -> None:
+def test_suite_that_nobody_knows_has_to_be_given(suite: Suite, task: Task, words: Words, tmp_path: Path) -> None:
     run = play(suite, task, tmp_path / "run", [words.read, words.solve, FINAL], score=1.0)
     log = run / "traces.jsonl"
-    log.write_text(log.read_text().replace('"suite":"minibugs"', '"suite":"some_file"'))
-    with pytest.raises(UsageError, match="'some_file': name its suite file with --suite"):
+    version = f'"suite_version":"{suite.version}"'
+    text = log.read_text().replace('"suite":"minibugs"', '"suite":"some_file"')
+    log.write_text(
+        text.replace(version, '"suite_version":"gone"').replace('"suite_version":""', '"suite_version":"gone"')
+    )
+    with pytest.raises(UsageError, match="'some_file' of version gone: name its suite file with --suite"):
         paths_of(run)
 
 

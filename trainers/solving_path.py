@@ -24,7 +24,7 @@ from harness.rollout import RolloutLimits, rollout
 from harness.trace_store import TraceStore
 from sandboxes.base import SandboxBackend
 from sandboxes.workspace import PathError, clean_path
-from suites.base import SUITES, Suite, load
+from suites.base import Suite, load, load_recorded
 from tools.protocol import FINAL, ToolCall, arguments
 from trainers.extract import Drop, Rules, is_write
 
@@ -54,9 +54,8 @@ class SuiteTable:
         """Raises UsageError for a suite that has to be named, or without that task."""
         name = self._override or header.suite
         if name not in self._known:
-            if not self._override and name not in SUITES:
-                raise UsageError(f"rollout {header.rollout} is of suite {name!r}: name its suite file with --suite")
-            suite = load(name, self._mirror)
+            recorded = None if self._override else load_recorded(name, header.suite_version, self._mirror)
+            suite = recorded or load(name, self._mirror)
             self._known[name] = suite, {task.id: task for task in suite.tasks()}
         suite, tasks = self._known[name]
         if header.task not in tasks:
