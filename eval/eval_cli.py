@@ -18,8 +18,8 @@ from harness.progress import progress_view
 from harness.records import Trace
 from harness.redaction import Redactor
 from harness.run import Run
-from harness.run_files import REPORT_FILE, RUN_FILE
-from harness.trace_store import TRACES, TraceStore
+from harness.run_files import REPORT_FILE, refuse_run_file
+from harness.trace_store import TraceStore
 from harness.versions import versions
 from suites.run_cli import Stage, add_run_flags, exit_code, left_to_do, resume_notices, stage
 
@@ -45,7 +45,7 @@ def _evaluate(args: argparse.Namespace, stage: Stage) -> int:
     for job in jobs:
         stage.source.policy(job.task, job.index)  # whatever it lacks is said before the run
     directory = args.trace_dir or stage.new_directory()
-    where = _writable(args.report, directory) if args.report else directory / REPORT_FILE
+    where = _writable(args.report) if args.report else directory / REPORT_FILE
     resumed = stage.claim(directory, args.resume)
     began = time.monotonic()
     metrics: list[RolloutMetrics] = []
@@ -53,7 +53,9 @@ def _evaluate(args: argparse.Namespace, stage: Stage) -> int:
         if resumed:
             jobs = left_to_do(stage, directory, jobs, lambda trace: metrics.append(measure(trace)))
         notices = [*stage.notices, *resume_notices(resumed, len(metrics), store.torn_bytes)]
-        head = f"{len(jobs)} rollouts of {stage.config.policy} on {stage.suite.name}, sandbox {stage.backend.name}"
+        head = (
+            f"{len(jobs)} rollouts to play of {stage.config.policy} on {stage.suite.name}, sandbox {stage.backend.name}"
+        )
         for line in (head, *notices):
             print(f"repo-agent: {line}", file=sys.stderr)
         with progress_view(len(jobs)) as progress:
@@ -72,10 +74,9 @@ def _evaluate(args: argparse.Namespace, stage: Stage) -> int:
     return exit_code(outcome)
 
 
-def _writable(path: Path, directory: Path) -> Path:
+def _writable(path: Path) -> Path:
     """The path, once it is sure that a report can be written there: better now than after the run."""
-    if path.resolve() in ((directory / RUN_FILE).resolve(), (directory / TRACES).resolve()):
-        raise UsageError(f"--report {path} would overwrite the run's own file")
+    refuse_run_file(path, "--report")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("a", encoding="utf-8").close()

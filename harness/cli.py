@@ -58,8 +58,8 @@ def add_sandbox_flags(parser: argparse.ArgumentParser) -> None:
         "--isolation",
         choices=[str(item) for item in Isolation],
         default=str(Isolation.CONTAINER),
-        help="container (default): each rollout has containers of its own; run: containers serve many rollouts, each "
-        "run walled off from the next",
+        help="container: each rollout has containers of its own; run: containers serve many rollouts, each run walled "
+        "off from the next (default: %(default)s)",
     )
     parser.add_argument("--base-image", default="", help="Docker image with Python (REPO_AGENT_BASE_IMAGE)")
     parser.add_argument("--num-workers", type=at_least(1), default=2, help="rollouts at the same time (default: 2)")

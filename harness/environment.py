@@ -15,6 +15,7 @@ from typing import Protocol, Self, TypeVar
 from harness.errors import Diverged
 from harness.grading import graded_tree, run_feedback, run_scoring
 from harness.records import Completion, FinishReason, Message, Score, Step, StopReason, Task, TestPolicy, TestReport
+from harness.redaction import MASK
 from sandboxes.base import Sandbox, SandboxBackend, SandboxError, SandboxNotStarted
 from sandboxes.workspace import Workspace
 from tools.files import FileState, ToolErrorKind, ToolResult, execute
@@ -101,9 +102,12 @@ class RepoEnvironment:
         result = None if stop else self._act(call)
         text = "" if result is None else f"{RESULT_HEAD}\n{result.content}"
         if self.tree.digest != step.digest or not (step.observation or "").startswith(text):
+            masked = (
+                " (the log masks a secret in it)" if MASK in step.completion.text + (step.observation or "") else ""
+            )
             raise Diverged(
-                f"step {step.id} ({call.name or call.problem}) does not lead where it led when it was recorded: "
-                "the suite or the tools have changed since"
+                f"step {step.id} ({call.name or call.problem}) does not lead where it led when it was recorded"
+                f"{masked or ': the suite or the tools have changed since'}"
             )
         return StepOutcome(call, result, step.report, step.observation, stop, self.tree.digest)
 

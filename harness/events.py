@@ -32,7 +32,8 @@ class StartEvent(Record):
     """A rollout begins."""
 
     event: Literal["start"] = "start"
-    format: int = FORMAT_VERSION
+    format: int
+    """FORMAT_VERSION of who wrote it."""
     time: float
     """Seconds since the epoch."""
     header: Header

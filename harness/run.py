@@ -92,16 +92,24 @@ class Run:
         """No more rollouts will be played: the run was stopped, or its budget is spent."""
         return self._cancelled.is_set() or self._budget.spent
 
+    def cancel(self) -> None:
+        """No more rollouts are played."""
+        self._cancelled.set()
+
     def play(self, jobs: Sequence[Job], workers: int) -> RunOutcome:
         """Play rollouts; may be called again with more.
 
         An interruption ends the rollouts in flight as unscored and is noted; PolicyRefused, Diverged and
         bugs are raised once the other threads have ended.
         """
-        self._prepare(jobs)
+        if self.over:
+            self.outcome.not_started += len(jobs)
+            return self.outcome
+        futures: list[Future[None]] = []
         with ThreadPoolExecutor(workers, thread_name_prefix="rollout") as pool:
-            futures = [pool.submit(self._one, job) for job in jobs]
             try:
+                self._prepare(jobs)
+                futures += [pool.submit(self._one, job) for job in jobs]
                 wait(futures, return_when=FIRST_EXCEPTION)
                 self._raise_first(futures)
             except BaseException as error:

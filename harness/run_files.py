@@ -38,7 +38,7 @@ class RunConfig(Record):
     temperature: float
     max_tokens: int
     stop_on_loop: bool
-    extra: dict[str, str | float] = Field(default_factory=dict)
+    extra: dict[str, str | int | float] = Field(default_factory=dict)
     """Settings of the command that played it beyond these."""
 
 
@@ -69,6 +69,14 @@ def claim_directory(directory: Path, config: RunConfig, about: dict[str, object]
     return False
 
 
+def refuse_run_file(path: Path, flag: str) -> None:
+    """Raises UsageError for an output that would overwrite a file of a run."""
+    if path.name in (RUN_FILE, TRACES):
+        raise UsageError(f"{flag} {path} would overwrite a run's own file")
+    if path.is_dir():
+        raise UsageError(f"{flag} {path} is a directory")
+
+
 def _write(directory: Path, content: dict[str, Any]) -> None:
     """In one move: a run that is killed here must find a whole file when it is resumed."""
     new = directory / f"{RUN_FILE}.new"
@@ -87,6 +95,7 @@ def _content(directory: Path) -> dict[str, Any]:
 
 
 def _refuse_other(directory: Path, there: dict[str, Any], ours: dict[str, Any]) -> None:
+    there, ours = ({**some, **(some.get("extra") or {}), "extra": None} for some in (there, ours))
     different = sorted(key for key in {*there, *ours} if there.get(key) != ours.get(key))
     if different:
         said = "; ".join(f"{key}: {_shown(there.get(key))} there, {_shown(ours.get(key))} here" for key in different)

@@ -32,7 +32,7 @@ from harness.records import Completion, ForkPoint, Header, Note, Step, Trace
 from harness.trace_store import TRACES, ended
 
 _HEAD = re.compile(rb'\{"event":"(completion|outcome|done|end)","rollout":"([^"\\]*)"')
-_KEPT_PATHS = 4
+_KEPT_PATHS, _DEEPEST = 4, 100
 _BLOCK = 2**16
 
 
@@ -67,6 +67,8 @@ class TraceLog:
         self._places: dict[str, _Place] = {}
         self._notes: dict[str, list[Note]] = {}
         self._paths: OrderedDict[str, Trace] = OrderedDict()
+        self._reading: set[str] = set()
+        """Rollouts whose paths are wanted by forks that are being read."""
         try:
             self._index()
         except BaseException:
@@ -94,7 +96,9 @@ class TraceLog:
             kind = event.event
             rollout = event.header.rollout if isinstance(event, StartEvent) else event.rollout
             if isinstance(event, StartEvent):
-                self._places.setdefault(rollout, _Place(event.header.fork))
+                if rollout in self._places:
+                    raise UsageError(f"{self._where(offset)}: rollout {rollout} starts a second time")
+                self._places[rollout] = _Place(event.header.fork)
         if rollout not in self._places:
             raise UsageError(f"{self._where(offset)}: rollout {rollout} has events but no start")
         place = self._places[rollout]
@@ -164,7 +168,11 @@ class TraceLog:
         if fork.rollout not in self._paths:
             if fork.rollout not in self._places:
                 raise UsageError(f"{self.path}: a rollout is forked from {fork.rollout}, which is not there")
+            if fork.rollout in self._reading or len(self._reading) > _DEEPEST:
+                raise UsageError(f"{self.path}: rollout {fork.rollout} is forked from itself, or too deeply")
+            self._reading.add(fork.rollout)
             self._paths[fork.rollout] = self._read(fork.rollout)
+            self._reading.discard(fork.rollout)
         self._paths.move_to_end(fork.rollout)
         while len(self._paths) > _KEPT_PATHS:
             self._paths.popitem(last=False)
@@ -214,7 +222,13 @@ class _Assembly:
     def _add(self, event: OutcomeEvent) -> None:
         if self._header is None or self._said is None or self._said.step != event.step.id:
             raise UsageError(f"rollout {event.rollout}: step {event.step.id} has an outcome but no completion")
-        self._steps.append(restored(event.step, self._said.completion, self._header.expected_tests))
+        last = self._steps[-1].id if self._steps else None
+        if event.step.parent != last:
+            raise UsageError(f"rollout {event.rollout}: step {event.step.id} stands behind step {last}: lines are lost")
+        try:
+            self._steps.append(restored(event.step, self._said.completion, self._header.expected_tests))
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise UsageError(f"rollout {event.rollout}: step {event.step.id} is not the call that it says") from error
         self._said = None
 
     def finish(self) -> Trace:

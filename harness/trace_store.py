@@ -17,7 +17,7 @@ from typing import Self
 
 from harness.errors import UsageError
 from harness.events import CompletionEvent, DoneEvent, EndEvent, Event, NoteEvent, OutcomeEvent, StartEvent, stored
-from harness.records import Completion, Header, Message, Note, Step, StopReason, Trace
+from harness.records import FORMAT_VERSION, Completion, Header, Message, Note, Step, StopReason, Trace
 from harness.redaction import Redactor
 from harness.rollout import Past, RolloutEnded
 
@@ -46,8 +46,13 @@ class TraceStore:
         line = json.dumps({**fields, "event": event.event}, ensure_ascii=False, separators=(",", ":"))
         data = f"{line}\n".encode(errors="replace")
         with self._lock:
-            while data:
-                data = data[os.write(self._file, data) :]
+            size = os.fstat(self._file).st_size
+            try:
+                while data:
+                    data = data[os.write(self._file, data) :]
+            except OSError:  # a full disk: no later event may stand behind half of this one
+                os.ftruncate(self._file, size)
+                raise
 
     def note(self, note: Note) -> None:
         """Add what was found out later."""
@@ -98,6 +103,8 @@ class RolloutRecorder:
         shared = (taken_up.shared if self._resumed else len(self._steps)) if taken_up else 0
         self._pending = taken_up.pending if taken_up else None
         self._done = taken_up.done if taken_up and self._resumed else None
+        if self._done is StopReason.BUDGET:  # it is taken up with a larger one
+            self._done = None
         self._before = sum(map(_seconds, self._steps[shared:]))
         self.trace = Trace(header=header, steps=tuple(self._steps), shared=shared)
 
@@ -110,7 +117,7 @@ class RolloutRecorder:
         header = self.trace.header
         if not self._resumed:
             written = header if header.fork else header.model_copy(update={"prompt": prompt})
-            self._store.append(StartEvent(time=time.time(), header=written))
+            self._store.append(StartEvent(format=FORMAT_VERSION, time=time.time(), header=written))
         self.trace = self.trace.model_copy(update={"header": header.model_copy(update={"prompt": prompt})})
 
     def completion(self, step_id: str, parent: str | None, completion: Completion) -> None:

@@ -18,7 +18,7 @@ from harness.cli import add_sandbox_flags, add_suite_flags, amount, at_least
 from harness.policies.litellm_policy import ServiceSettings
 from harness.policies.sources import load_source
 from harness.policy import PolicyInfo, PolicySource
-from harness.records import Task, TestPolicy, Trace
+from harness.records import StopReason, Task, TestPolicy, Trace
 from harness.run import Job, RunOutcome
 from harness.run_files import RunConfig, claim_directory
 from harness.trace_reader import TraceLog
@@ -34,7 +34,7 @@ EXIT_STOPPED, EXIT_INTERRUPTED = 3, 130
 
 
 def add_run_flags(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--suite", default="minibugs", help="suite name or suite file (default: minibugs)")
+    made.add_argument("--suite", default="minibugs", help="suite name or suite file (default: %(default)s)")
     made.add_argument("--limit", type=at_least(1), help="only the first N tasks")
     add_suite_flags(made)
     _add_policy_flags(made)
@@ -45,9 +45,9 @@ def add_run_flags(made: argparse.ArgumentParser) -> None:
         help="when tests run: after each write and at the end (default), at the end only, or never (no score)",
     )
     made.add_argument("--max-iters", type=at_least(1), help="steps per rollout (default: 30; 700 for search)")
-    made.add_argument("--rollouts", type=at_least(1), default=1, help="rollouts per task (default: 1)")
+    made.add_argument("--rollouts", type=at_least(1), default=1, help="rollouts per task (default: %(default)s)")
     made.add_argument("--stop-on-loop", action="store_true", help="end a rollout when a loop is detected")
-    made.add_argument("--seed", type=at_least(0), default=0, help="seed of the run (default: 0)")
+    made.add_argument("--seed", type=at_least(0), default=0, help="seed of the run (default: %(default)s)")
     add_sandbox_flags(made)
     made.add_argument(
         "--no-verdict-cache", action="store_true", help="test again what was tested before (replay always does)"
@@ -62,13 +62,13 @@ def _add_policy_flags(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument("--model", default="", help="the model's name at the provider; for replay, a run directory")
     made.add_argument("--api-base", default="", help="address of an OpenAI-compatible server")
-    made.add_argument("--temperature", type=amount, default=0.0, help="of sampling (default: 0)")
-    made.add_argument("--max-tokens", type=at_least(1), default=4096, help="tokens per completion (default: 4096)")
+    made.add_argument("--temperature", type=amount, default=0.0, help="of sampling (default: %(default)s)")
+    made.add_argument("--max-tokens", type=at_least(1), default=4096, help="per completion (default: %(default)s)")
     made.add_argument("--tool-protocol", choices=["json"], default="json", help="how the agent calls tools")
     made.add_argument("--max-cost", type=amount, help="US dollars for the whole run")
     made.add_argument("--max-total-tokens", type=at_least(1), help="tokens for the whole run")
-    made.add_argument("--request-timeout", type=amount, default=120.0, help="seconds per model call (default: 120)")
-    made.add_argument("--attempts", type=at_least(1), default=5, help="tries per model call (default: 5)")
+    made.add_argument("--request-timeout", type=amount, default=120.0, help="seconds a model call (%(default)s)")
+    made.add_argument("--attempts", type=at_least(1), default=5, help="tries per model call (default: %(default)s)")
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,8 @@ def left_to_do(
 ) -> list[Job]:
     """The jobs of a run that is taken up which are not over; those that had begun go on where they were.
 
-    What its stored calls cost counts against the budget too. `on_finished` is told of each rollout that is over.
+    What its stored calls cost counts against the budget too; what a smaller budget cut off goes on. `on_finished` is
+    told of each rollout that is over.
     """
     if not (directory / TRACES).exists():  # it was killed before its first
         return list(jobs)
@@ -120,7 +121,8 @@ def left_to_do(
             for completion in [*(step.completion for step in trace.steps[trace.shared :]), trace.pending]:
                 if completion:
                     stage.budget.add(completion)
-            if trace.finished:
+        for trace in log:
+            if trace.finished and (trace.stop is not StopReason.BUDGET or stage.budget.spent):
                 over.add(trace.header.rollout)
                 on_finished(trace)
         left = [job for job in jobs if job.rollout not in over]
@@ -134,7 +136,9 @@ def resume_notices(resumed: bool, done: int, torn_bytes: int) -> list[str]:
 
 @contextmanager
 def stage(
-    args: argparse.Namespace, wanted: Callable[[Suite, Task], bool] = lambda suite, task: True, **extra: str | float
+    args: argparse.Namespace,
+    wanted: Callable[[Suite, Task], bool] = lambda suite, task: True,
+    **extra: str | int | float,
 ) -> Iterator[Stage]:
     """Open what the flags ask for, and close it at the end; until then an interruption ends the run in order.
 
@@ -176,7 +180,7 @@ def _config(
     tasks: list[Task],
     info: PolicyInfo,
     backend: SandboxBackend,
-    extra: dict[str, str | float],
+    extra: dict[str, str | int | float],
 ) -> RunConfig:
     return RunConfig(
         suite=suite.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -371,6 +372,63 @@ def test_fork_of_what_is_not_there_is_refused(tmp_path: Path) -> None:
     store.path.write_bytes(b"".join(lines))
     with pytest.raises(UsageError, match="forked from task#0, which is not there"):
         list(read_traces(tmp_path))
+
+
+@pytest.mark.parametrize(("child", "parent"), [("a", "a"), ("a", "b")])
+def test_fork_that_comes_from_itself_is_refused(tmp_path: Path, child: str, parent: str) -> None:
+    with TraceStore(tmp_path) as store:
+        for name, origin in ((child, parent), (parent, child)) if child != parent else ((child, parent),):
+            point = ForkPoint(rollout=origin, step="s0000")
+            store.recorder(header(name).model_copy(update={"fork": point})).start(PROMPT)
+    with pytest.raises(UsageError, match="forked from itself"):
+        list(read_traces(tmp_path))
+
+
+# ---- damage
+
+
+@pytest.mark.parametrize("lost", [(3, 4), (5, 6), (1, 2)])
+def test_log_that_lost_a_step_is_refused(tmp_path: Path, lost: tuple[int, int]) -> None:
+    with TraceStore(tmp_path) as store:
+        record(store)
+    lines = store.path.read_bytes().splitlines(keepends=True)
+    store.path.write_bytes(b"".join(line for number, line in enumerate(lines) if number not in lost))
+    with pytest.raises(UsageError, match="lines are lost"):
+        list(read_traces(tmp_path))
+
+
+def test_log_that_was_written_twice_is_refused(tmp_path: Path) -> None:
+    with TraceStore(tmp_path) as store:
+        record(store)
+    store.path.write_bytes(store.path.read_bytes() * 2)
+    with pytest.raises(UsageError, match="rollout task#0 starts a second time"):
+        list(read_traces(tmp_path))
+
+
+def test_call_that_its_text_does_not_hold_is_refused(tmp_path: Path) -> None:
+    with TraceStore(tmp_path) as store:
+        record(store, steps=[step(0, call_text("list_files"))])
+    store.path.write_bytes(store.path.read_bytes().replace(b'{\\"type\\"', b'no{\\"type\\"'))
+    with pytest.raises(UsageError, match="is not the call that it says"):
+        list(read_traces(tmp_path))
+
+
+def test_write_that_fails_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with TraceStore(tmp_path) as store:
+        record(store, "first")
+        whole, write = store.path.read_bytes(), os.write
+
+        def full(file: int, data: bytes) -> int:
+            write(file, data[:40])
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            record(store, "second")
+        monkeypatch.undo()
+        assert store.path.read_bytes() == whole
+        record(store, "third")
+    assert [trace.header.rollout for trace in read_traces(tmp_path)] == ["first", "third"]
 
 
 # ---- notes

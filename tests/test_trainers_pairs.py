@@ -44,7 +44,8 @@ def test_fork_pair_carries_what_the_measuring_half_gave() -> None:
     assert (pair.source, pair.kind, pair.task) == ("fork", "solved", "task")
     assert pair.state == ForkPoint(rollout="r", step="s0003")
     assert (pair.chosen_text, pair.rejected_text) == ("good", "bad")
-    assert pair.chosen == Side(rollout="r", step="good", k=4, wins=3, value=0.75, mean_steps=4, mean_tokens=100)
+    side = Side(rollout="r", step="good", k=4, wins=3, runs=4, value=0.75, mean_steps=4, mean_tokens=100)
+    assert pair.chosen == side
     assert (pair.rejected.k, pair.rejected.wins, pair.rejected.value) == (4, 0, 0)
     assert pair.confidence == p_better(3, 4, 0, 4)
     assert pair.margin == 0.75

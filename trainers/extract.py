@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from harness.records import Score, Step, StepScore, Trace
+from harness.redaction import MASK
 from trainers.formats import is_action
 
 
@@ -28,6 +29,7 @@ class Drop(StrEnum):
     UNSCORED = "not scored"
     UNSOLVED = "not solved"
     MALFORMED = "not strictly one protocol object"
+    MASKED = "a secret is masked in it"
     TOOL_ERROR = "the tool answered with an error"
     LOOP = "repeat in a loop"
     NO_RETURN = "after the point of no return"
@@ -115,6 +117,8 @@ def step_drops(trace: Trace, rules: Rules, scores: TreeScores) -> list[Drop | No
 def _own_drop(step: Step, rules: Rules) -> Drop | None:
     if step.call.problem is not None or not is_action(step.completion.text):
         return Drop.MALFORMED
+    if MASK in step.completion.text:
+        return Drop.MASKED
     return Drop.TOOL_ERROR if rules.require_valid_tool_ok and step.error is not None else None
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain, islice, zip_longest
 
-from harness.records import ForkPoint, Task, Trace
+from harness.records import ForkPoint, StopReason, Task, Trace
 from harness.rollout import step_id
 from harness.run import Job, Run
 from harness.trace_reader import TraceLog
@@ -116,16 +116,23 @@ class ForkPlayer:
     ) -> None:
         self._settings, self._tasks, self._run, self._log = settings, tasks, run, log
         self._results, self._workers = results, workers
+        self._had = 0
+        """Jobs whose traces there were, of this run or stored."""
+        self.short = False
+        """A state was left out because it takes more than was left."""
+        self.states = 0
+        """States at which actions were played against each other."""
         self.left = settings.rollouts
         """Forked rollouts that may still be played."""
 
     def forks(self, rollouts: Sequence[str]) -> Iterator[Fork]:
         """Fork the states of these finished rollouts, a few at a time, until nothing is left to spend."""
         chosen = self._chosen(rollouts)
-        while some := list(islice(chosen, _AT_ONCE * self._workers)):
-            if self.left <= 0 or self._run.over:
-                return
+        while not self.short and (some := list(islice(chosen, _AT_ONCE * self._workers))):
+            before = self._had
             yield from self._worked_on([self._place(passing) for passing in some])
+            if self._run.over and self._had == before:  # nor does the log have any more of them
+                return
 
     # ---- which states
 
@@ -137,14 +144,16 @@ class ForkPlayer:
             if not trace.finished:
                 continue
             for depth, (state, step) in enumerate(zip(states(trace), trace.steps, strict=False)):
-                ends = depth + 1 == len(trace.steps)
+                ends = _ends(trace, depth)
                 passing = _Passing(rollout, depth, step.completion.text, play_of(trace, depth), ends)
                 by_task[trace.header.task][state].append(passing)
-        queues = [
-            [found[state] for state in sorted(found, key=_shuffled) if self._wanted(found[state])]
-            for _, found in sorted(by_task.items())
-        ]
-        return (each for each in chain.from_iterable(zip_longest(*queues)) if each is not None)
+        for mixed in (True, False):  # where some rollouts solved the task and some did not, there is more to learn
+            queues = [
+                [found[state] for state in sorted(found, key=_shuffled) if self._wanted(found[state])]
+                for _, found in sorted(by_task.items())
+                if _is_mixed(found) is mixed
+            ]
+            yield from (each for each in chain.from_iterable(zip_longest(*queues)) if each is not None)
 
     def _wanted(self, passing: list[_Passing]) -> bool:
         calls = [parse(each.text) for each in passing]
@@ -169,10 +178,13 @@ class ForkPlayer:
 
     def _worked_on(self, places: list[_Place]) -> Iterator[Fork]:
         self._draw(places)
-        places = [place for place in places if len(place.groups) > 1]
+        places = [place for place in places if len(place.groups) > 1 and self._affords(place)]
+        self.states += len(places)
+        spent = 0
         for jobs_of in (self._first, self._more):
             groups = [(place, group) for place in places for group in place.groups.values()]
-            self._play([(group, job) for place, group in groups for job in jobs_of(place, group)])
+            spent += self._play([(group, job) for place, group in groups for job in jobs_of(place, group)])
+        self.left += sum(map(self._needed, places)) - spent  # an action that ends a rollout is played once
         for place in places:
             yield self._fork(place)
 
@@ -187,6 +199,19 @@ class ForkPlayer:
             said = [step.completion for step in trace.steps[trace.shared :]] + [trace.pending]
             if said[0]:
                 jobs[rollout][0].group(said[0].text).drawn.append(trace)
+
+    def _needed(self, place: _Place) -> int:
+        """The most plays that a state takes."""
+        return sum(max(0, self._settings.plays - len(group.passing)) for group in place.groups.values())
+
+    def _affords(self, place: _Place) -> bool:
+        """A state is played to the end or not begun. What it may take is set aside."""
+        needed = self._needed(place)
+        if needed > self.left:
+            self.short = True
+            return False
+        self.left -= needed
+        return True
 
     def _first(self, place: _Place, group: _Group) -> list[Job]:
         """The drawn messages are carried out and played on, as many as plays are wanted."""
@@ -218,22 +243,24 @@ class ForkPlayer:
         there = self._log.trace(name) if name in self._log and path.header.rollout != name else path
         return Job(place.task, path.header.index, name, point, there, draw_only)
 
-    def _play(self, jobs: list[tuple[_Group, Job]]) -> None:
-        jobs = jobs[: max(0, self.left)]
-        self.left -= len(jobs)
+    def _play(self, jobs: list[tuple[_Group, Job]]) -> int:
         names = [job.rollout for _, job in jobs]
         assert len(set(names)) == len(names), "two jobs of one name would write one rollout"
         done = self._done([job for _, job in jobs])
         for group, job in jobs:
             if job.rollout in done:
                 group.played.append(done[job.rollout])
+        return len(jobs)
 
     def _done(self, jobs: list[Job]) -> dict[str, Trace]:
         """The traces of these jobs: those that the log has already, and the others once they are played."""
-        over = {job.rollout: job.taken_up for job in jobs if job.taken_up and _is_over(job)}
+        spent = self._run.over
+        over = {job.rollout: job.taken_up for job in jobs if job.taken_up and _is_over(job, spent)}
         self._results.clear()
         self._run.play([job for job in jobs if job.rollout not in over], self._workers)
-        return over | self._results.taken()
+        found = over | self._results.taken()
+        self._had += len(found)
+        return found
 
     def _fork(self, place: _Place) -> Fork:
         candidates = [self._candidate(place, group) for group in place.groups.values()]
@@ -242,9 +269,7 @@ class ForkPlayer:
 
     def _candidate(self, place: _Place, group: _Group) -> Candidate | None:
         plays = [each.play for each in group.passing] + [play_of(trace, place.depth) for trace in group.played]
-        ended = any(each.ends for each in group.passing) or any(
-            len(trace.steps) == place.depth + 1 for trace in group.played
-        )
+        ended = any(each.ends for each in group.passing) or any(_ends(trace, place.depth) for trace in group.played)
         if not plays:
             return None
         if ended and self._origin(place, group) is None:  # the same result each time
@@ -252,6 +277,12 @@ class ForkPlayer:
         rollout = group.passing[0].rollout if group.passing else group.played[0].header.rollout
         samples = len(group.passing) + len(group.drawn)
         return Candidate(group.text, group.malformed, rollout, step_id(place.depth), samples, tuple(plays))
+
+
+def _ends(trace: Trace, depth: int) -> bool:
+    """Its step number `depth` is the last one, whoever takes it there."""
+    certain = (StopReason.FINAL, StopReason.LOOP, StopReason.MAX_ITERS)
+    return depth + 1 == len(trace.steps) and trace.stop in certain
 
 
 class Results:
@@ -270,11 +301,18 @@ class Results:
         return self._traces
 
 
-def _is_over(job: Job) -> bool:
+def _is_over(job: Job, spent: bool) -> bool:
+    """Nothing of it is left to do. `spent`: what a budget cut off cannot go on."""
     there = job.taken_up
     if there is None or there.header.rollout != job.rollout:
         return False
+    if there.stop is StopReason.BUDGET and not spent:
+        return False
     return there.finished or (job.draw_only and (there.pending is not None or len(there.steps) > there.shared))
+
+
+def _is_mixed(states_of_task: Mapping[str, list[_Passing]]) -> bool:
+    return len({each.play.value for passing in states_of_task.values() for each in passing}) > 1
 
 
 def _shuffled(state: str) -> str:

@@ -69,9 +69,11 @@ class Side(Record):
     rollout: str
     step: str
     k: int = 0
-    """Independent measured continuations; 0 where nothing was measured."""
+    """Measured continuations; 0 where nothing was measured."""
     wins: float = 0.0
     """The sum of their scores."""
+    runs: int = 0
+    """Different rollouts among them: fewer than k where the action ended the rollout, which was then played once."""
     value: float | None = None
     mean_steps: float | None = None
     mean_tokens: float | None = None
@@ -167,6 +169,7 @@ class _Option:
             step=self.step,
             k=found.count,
             wins=found.wins,
+            runs=len({play.rollout for play in self.measuring.plays}),
             value=found.value,
             mean_steps=found.steps,
             mean_tokens=found.tokens,

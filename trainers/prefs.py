@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.records import ForkPoint, PairNote, Trace
+from harness.redaction import MASK
 from harness.trace_reader import TraceLog
 from harness.trace_store import TraceStore
 from harness.versions import versions
+from sandboxes.workspace import Workspace
 from tools.protocol import parse
 from trainers.card import Card, atomic_file, leakage_words, token_figures
 from trainers.formats import Target, preference_row
@@ -53,15 +55,31 @@ def collect(log: TraceLog, forks: Sequence[Fork], rules: PairRules) -> Collected
         found += merge_pairs(_played(log, forks=False), rules.margin, rules.min_confidence)
     if rules.sources & FREE:
         found += _free_pairs(log, rules.sources)
-    best: dict[tuple[str, str, str], Pair] = {}
+    best: dict[tuple[str, frozenset[str]], Pair] = {}
     for pair in sorted(
         found, key=lambda pair: (pair.source not in ("fork", "merge"), -(pair.confidence or 0), pair.id)
     ):
-        best.setdefault((pair.task, pair.chosen_text, pair.rejected_text), pair)
+        best.setdefault((pair.task, frozenset((pair.chosen_text, pair.rejected_text))), pair)
     kept = limit_malformed(sorted(best.values(), key=lambda pair: (pair.task, pair.id)), rules.max_malformed)
     dropped = Counter({"the same actions as another pair": len(found) - len(best)})
     dropped["over --max-malformed"] = len(best) - len(kept)
     return Collected(kept, +dropped)
+
+
+def only_repairs(collected: Collected, references: Mapping[str, Workspace | None]) -> None:
+    """Of an oracle's pairs drop those whose chosen side is a mistake that the tests let pass."""
+    kept = [pair for pair in collected.pairs if _is_repair(pair, references[pair.task])]
+    lost = len(collected.pairs) - len(kept)
+    collected.pairs[:] = kept
+    collected.dropped += Counter({"the chosen side is a mistake that the tests let pass": lost})
+
+
+def _is_repair(pair: Pair, fixed: Workspace | None) -> bool:
+    call = parse(pair.chosen_text)
+    if fixed is None or call.name != "write_file":
+        return True
+    path = call.args["rel_path"]
+    return path in fixed and fixed.read(path).decode(errors="replace") == call.args["content"]
 
 
 def _played(log: TraceLog, forks: bool) -> Iterator[Finished]:
@@ -125,6 +143,9 @@ class PairFile:
                 prefix = trace.conversation(_depth(trace, pair.state.step))
                 record = pair.model_dump(mode="json", exclude={"chosen_text", "rejected_text"})
                 extra = {f"pair_{name}": record[name] for name in ("id", "source", "kind", "confidence")}
+                if any(MASK in text for text in (pair.rejected_text, pair.chosen_text, *(m.content for m in prefix))):
+                    collected.dropped["a secret is masked in it"] += 1
+                    continue
                 try:
                     row = preference_row(prefix, pair.chosen_text, pair.rejected_text, self.target, extra)
                 except ValueError as error:

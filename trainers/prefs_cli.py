@@ -13,16 +13,16 @@ from harness.errors import UsageError
 from harness.progress import ProgressView, progress_view
 from harness.records import Task, TestPolicy, Trace
 from harness.run import Job, Run
-from harness.run_files import RUN_FILE
+from harness.run_files import refuse_run_file
 from harness.trace_reader import TraceLog
-from harness.trace_store import TRACES, TraceStore
+from harness.trace_store import TraceStore
 from suites.base import Suite
 from suites.run_cli import Stage, add_run_flags, exit_code, left_to_do, resume_notices, stage
-from trainers.card import card_paths, command_line, write_card
+from trainers.card import atomic_file, card_paths, command_line, write_card
 from trainers.forking import ForkAt, ForkPlayer, ForkSettings, Results
 from trainers.formats import Target
 from trainers.pairs import MARGIN, MIN_CONFIDENCE, Fork
-from trainers.prefs import FREE, SOURCES, PairFile, PairRules, collect, note_pairs, records_path
+from trainers.prefs import FREE, SOURCES, PairFile, PairRules, collect, note_pairs, only_repairs, records_path
 
 OUTPUT = "_prefs.jsonl"
 
@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
         left_out.extend([] if trained else [task.id])
         return trained
 
-    names = ("pairs", "fork_at", "fork_actions", "fork_plays", "fork_rollouts")
+    names = ("pairs", "fork_at", "fork_actions", "fork_plays")
     extra = {name: ",".join(value) if isinstance(value := getattr(args, name), tuple) else value for name in names}
     with stage(args, wanted, **extra) as made:
         if left_out:
@@ -103,13 +103,14 @@ class _Command:
         self.rules = PairRules(sources, args.margin, args.min_confidence, args.max_malformed)
         self.results = Results()
         self.rollouts: Counter[str] = Counter()
+        self.forked: Counter[str] = Counter()
 
     def run(self) -> int:
         jobs = self.stage.jobs()
         for job in jobs:
             self.stage.source.policy(job.task, job.index)  # whatever it lacks is said before the run
         directory = self.args.trace_dir or self.stage.new_directory()
-        output = _writable(self.args.out or directory / OUTPUT, directory)
+        output = _writable(self.args.out) if self.args.out else directory / OUTPUT
         resumed = self.stage.claim(directory, self.args.resume)
         with TraceStore(directory) as store:
             left = left_to_do(self.stage, directory, jobs) if resumed else jobs
@@ -122,7 +123,9 @@ class _Command:
 
     def _say_first(self, jobs: Sequence[Job], notices: Sequence[str]) -> None:
         stage = self.stage
-        head = f"{len(jobs)} rollouts of {stage.config.policy} on {stage.suite.name}, sandbox {stage.backend.name}"
+        head = (
+            f"{len(jobs)} rollouts to play of {stage.config.policy} on {stage.suite.name}, sandbox {stage.backend.name}"
+        )
         untested = (
             [] if self.tested else ["--test-policy never: no test is run, so only protocol and loop pairs are made"]
         )
@@ -134,15 +137,20 @@ class _Command:
         with progress_view(len(left)) as progress:
             run = Run(stage.config, stage.suite, stage.source, stage.backend, store, stage.budget, self._told(progress))
             self.outcome = run.play(left, workers)
-        if "fork" not in self.rules.sources or not self.args.fork_rollouts or run.over or self.outcome.interrupted:
+        if "fork" not in self.rules.sources or not self.args.fork_rollouts:
             return []
         args = self.args
         settings = ForkSettings(ForkAt(args.fork_at), args.fork_actions, args.fork_plays, args.fork_rollouts)
         tasks = {task.id: task for task in stage.tasks}
         with TraceLog(directory) as log, progress_view(args.fork_rollouts) as progress:
             run = Run(stage.config, stage.suite, stage.source, stage.backend, store, stage.budget, self._told(progress))
+            if self.outcome.interrupted or self.outcome.stopped:
+                run.cancel()  # what the log has is still made pairs of
             player = ForkPlayer(settings, tasks, run, log, self.results, workers)
             forks = list(player.forks([job.rollout for job in jobs if job.rollout in log]))
+            self.forked = Counter({"states forked": player.states, "plays": args.fork_rollouts - player.left})
+            if player.short:
+                self.forked["ended because --fork-rollouts was spent"] = 1
         self.outcome.interrupted |= run.outcome.interrupted
         self.outcome.stopped = self.outcome.stopped or run.outcome.stopped
         return forks
@@ -161,8 +169,12 @@ class _Command:
 
     def _write(self, store: TraceStore, log: TraceLog, forks: Sequence[Fork], output: Path) -> PairFile:
         collected = collect(log, forks, self.rules)
+        if self.stage.config.oracle:
+            only_repairs(collected, {task.id: self.stage.suite.reference(task) for task in self.stage.tasks})
         written = PairFile(output, Target(self.args.target))
         written.write(log, collected)
+        self.dropped = collected.dropped
+        written.counts["forks"] = self.forked
         note_pairs(store, log, (pair for pair in collected.pairs if pair.confidence is not None))
         settings = {name: value for name, value in sorted(vars(self.args).items()) if not isinstance(value, Path)}
         card = written.card(log, collected.dropped, command_line("prefs", self.argv), settings)
@@ -175,11 +187,16 @@ class _Command:
         kinds = ", ".join(f"{count} {name}" for name, count in sorted(written.counts["kinds"].items()))
         sources = ", ".join(f"{count} by {name}" for name, count in sorted(written.counts["sources"].items()))
         print(f"pairs: {written.rows}" + (f" ({kinds}; {sources})" if written.rows else ""))
+        left_out = ", ".join(f"{count} {why}" for why, count in sorted(self.dropped.items()))
+        print(f"left out: {left_out or 'none'}")
         print(f"rows: {output}\nrecords: {records_path(output)}\ncard: {card_paths(output)[1]}\ntraces: {directory}")
 
 
-def _writable(path: Path, directory: Path) -> Path:
-    """The path, once it is sure that it is no file of the run itself."""
-    if path.resolve() in ((directory / RUN_FILE).resolve(), (directory / TRACES).resolve()):
-        raise UsageError(f"--out {path} would overwrite the run's own file")
+def _writable(path: Path) -> Path:
+    """The path, once it is sure that files can be written there: better now than after the rollouts."""
+    for each in (path, records_path(path), *card_paths(path)):
+        refuse_run_file(each, "--out")
+    with atomic_file(path.with_name(f".{path.name}.trial")):
+        pass
+    path.with_name(f".{path.name}.trial").unlink()
     return path

@@ -13,6 +13,7 @@ from json.encoder import encode_basestring
 from typing import NamedTuple
 
 from harness.records import Message, Trace
+from harness.redaction import MASK
 from tools.protocol import final_text
 from trainers.formats import Target, sft_row
 from trainers.token_counts import TokenCounter
@@ -91,7 +92,7 @@ class ConversationEncoder:
         before = messages[-1] if messages else _NOTHING
         body = _HEADS[role] + encode_basestring(content).encode()
         digest = blake2b(before.digest + body, digest_size=16).digest()
-        good = before.sound and sound and bool(content) and not content.isspace()
+        good = before.sound and sound and bool(content) and not content.isspace() and MASK not in content
         messages.append(Encoded(body, role == "assistant", digest, before.tokens + self._counter(content), good))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.cli import Parser, add_sandbox_flags, add_suite_flags, at_least
 from harness.errors import UsageError
+from harness.run_files import refuse_run_file
 from harness.trace_store import TRACES, TraceStore
 from harness.versions import versions
 from sandboxes.base import Isolation
@@ -142,10 +143,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _check_output(output: Path, logs: Sequence[Path]) -> None:
-    if output.name == TRACES or output.resolve() in {log.resolve() for log in logs}:
-        raise UsageError(f"--output {output} is, or would be taken for, a trace log: choose another name")
-    if output.is_dir():
-        raise UsageError(f"--output {output} is a directory: name a file")
+    refuse_run_file(output, "--output")
+    if output.resolve() in {log.resolve() for log in logs}:
+        raise UsageError(f"--output {output} would overwrite a trace log: choose another name")
+    if (output.with_name(output.stem + PATHS_SUFFIX) / TRACES).resolve() in {log.resolve() for log in logs}:
+        raise UsageError(f"--output {output} would overwrite the solving paths that are read: choose another name")
 
 
 def _guarded(entries: Sequence[Entry], args: argparse.Namespace) -> tuple[list[Entry], set[str]]:

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from harness.records import Trace
-from trainers.extract import Drop, Rules, TreeScores, rollout_drop, step_drops
+from harness.records import Step, Trace
+from trainers.extract import Drop, Rules, TreeScores, is_write, rollout_drop, step_drops
 from trainers.formats import Granularity, Target
 from trainers.row_writer import Conversation, ConversationEncoder, step_lines, trajectory_line
 from trainers.token_counts import TokenCounter, TokenHistogram
@@ -68,7 +68,8 @@ class SftExtraction:
                 self.tally.drop("rollouts", why)
                 continue
             verdicts = step_drops(trace, rules, self._scores)
-            self.tally.dropped["steps"].update(drop for drop in verdicts if drop)
+            own = verdicts[trace.shared :]  # the others are counted with the rollout that took them
+            self.tally.dropped["steps"].update(drop for drop in own if drop)
             may = [drop is None for drop in verdicts]
             rows = self._steps if self._shape.granularity is Granularity.STEP else self._trajectory
             yield from rows(trace, log, may)
@@ -85,7 +86,7 @@ class SftExtraction:
             return
         conversation = self._encoder.encode(trace, log)
         kept = [index for index in trained if self._is_row(trace, conversation, conversation.of_step(index))]
-        self.tally.counts["trained messages by tool"].update(trace.steps[index].call.name for index in kept)
+        self._count_trained(trace.steps[index] for index in kept)
         yield from step_lines(conversation, kept, self._shape.target)
 
     def _trajectory(self, trace: Trace, log: int, flags: list[bool]) -> Iterator[bytes]:
@@ -99,9 +100,15 @@ class SftExtraction:
         else:
             conversation = self._encoder.encode(trace, log)
             if self._is_row(trace, conversation, conversation.of_step(len(flags) - 1)):
-                tools = (step.call.name for step, flag in zip(trace.steps, flags, strict=False) if flag)
-                self.tally.counts["trained messages by tool"].update(tools)
+                self._count_trained(step for step, flag in zip(trace.steps, flags, strict=False) if flag)
                 yield trajectory_line(conversation, flags, self._shape.target)
+
+    def _count_trained(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            self.tally.counts["trained messages by tool"][step.call.name] += 1
+            if is_write(step):
+                said = "not run" if step.report is None else "passed" if step.report.passed else "failed"
+                self.tally.counts["trained writes by their tests"][said] += 1
 
     def _is_row(self, trace: Trace, conversation: Conversation, end: int) -> bool:
         """Whether the conversation up to a message becomes a row, which is then counted."""

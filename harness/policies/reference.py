@@ -70,4 +70,4 @@ class ReferenceSource(AtOnce):
             content = fixed.read(path).decode()
             texts += [call_text("read_file", rel_path=path, max_chars=100_000)] if path in task.tree else []
             texts += [call_text("write_file", rel_path=path, content=content)]
-        return ReferencePolicy((*texts, final_text("the reference repair was written")))
+        return ReferencePolicy((*texts, final_text(f"repaired {', '.join(sorted(fixed.edits))}")))

@@ -174,7 +174,7 @@ def _try(sources: _Sources, candidates: _Candidates, count: int, improvements: _
         written, changed = path, edit.apply(sources[path])
         verdict = _verdict((yield call_text("write_file", rel_path=path, content=changed)))
         if verdict and verdict.passed:
-            raise _Solved(f"{path}, line {edit.line}: {edit.operator}")
+            raise _Solved(f"line {edit.line} of {path} was wrong and is changed ({edit.operator}); the tests pass")
         if verdict:
             improvements.note(verdict, {**sources, path: changed})
     if written:

@@ -6,6 +6,7 @@ upstream's, whose `--correct` switch chooses the references. References, Java so
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,7 +87,21 @@ class QuixbugsSuite(RepoSuite):
         return {path: self._files[path] for path in paths} | {"conftest.py": configuration}
 
     def reference(self, task: Task) -> Workspace:
-        return task.tree.write(f"{PROGRAMS}/{task.id}.py", self._files[f"{REFERENCES}/{task.id}.py"].content)
+        """The tree with upstream's repair; the text about the function stays as it is in the tree."""
+        path = f"{PROGRAMS}/{task.id}.py"
+        repaired = _code_and_text(self._files[f"{REFERENCES}/{task.id}.py"].content.decode())[0]
+        return task.tree.write(path, (repaired + _code_and_text(task.tree.read(path).decode())[1]).encode())
+
+
+def _code_and_text(source: str) -> tuple[str, str]:
+    """A program, and the strings that stand behind its code: what it is for, and for references other repairs too."""
+    last = [node for node in ast.parse(source).body if not _is_text(node)][-1]
+    lines = source.splitlines(keepends=True)
+    return "".join(lines[: last.end_lineno]).rstrip("\n") + "\n", "".join(lines[last.end_lineno :])
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _is_python_side(path: str) -> bool:

@@ -23,7 +23,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.events import CompletionEvent, DoneEvent, EndEvent, Event, OutcomeEvent, StartEvent, stored
-from harness.records import Completion, Header, Message, Sampling, Score, Step, StopReason, TestPolicy, TestReport
+from harness.records import (
+    FORMAT_VERSION,
+    Completion,
+    Header,
+    Message,
+    Sampling,
+    Score,
+    Step,
+    StopReason,
+    TestPolicy,
+    TestReport,
+)
 from harness.trace_store import TRACES
 from tools.protocol import call_text, final_text, parse
 
@@ -70,7 +81,7 @@ def rollout_lines(number: int, texts: Texts) -> Iterator[bytes]:
         index=number // TASKS, policy="scripted", sampling=Sampling(seed=number), test_policy=TestPolicy.ON_WRITE,
         expected_tests=TESTS, prompt=PROMPT,
     )  # fmt: skip
-    yield line(StartEvent(time=1.0, header=header))
+    yield line(StartEvent(format=FORMAT_VERSION, time=1.0, header=header))
     parent = None
     for index in range(STEPS):
         step = made_step(index, parent, texts)
