@@ -157,7 +157,8 @@ class _Command:
 
     def _told(self, progress: ProgressView) -> Callable[[Trace], None]:
         def done(trace: Trace) -> None:
-            self.results.add(trace)
+            if trace.header.fork:  # the others are read from the log when they are wanted
+                self.results.add(trace)
             if trace.stop is None:  # only drawn
                 return
             value = trace.score.value if trace.score else None
