@@ -47,14 +47,14 @@ def run_feedback(task: Task, tree: Workspace, sandbox: Sandbox) -> TestReport:
     return report_of(task, result, max_failures=FEEDBACK_FAILURES)
 
 
-def run_scoring(task: Task, tree: Workspace, sandbox: Sandbox, every_test: bool = False) -> tuple[Score, TestReport]:
+def run_scoring(task: Task, tree: Workspace, sandbox: Sandbox) -> tuple[Score, TestReport]:
     """The run that decides: every expected test, the task's limits, canaries, strict equality.
 
-    One expected test over its limit decides it, and ends it there unless `every_test` is wanted.
+    One expected test over its limit decides it, and ends it there: the tests counted as passed are then a lower bound.
     """
     graded, ignored = graded_tree(task, tree)
-    decisive = () if every_test else task.expected_tests
-    run = PytestRun(task.test_args, task.test_cpu_s, 5 * task.test_cpu_s, scoring=True, decisive=decisive)
+    cpu_s = task.test_cpu_s
+    run = PytestRun(task.test_args, cpu_s, 5 * cpu_s, scoring=True, decisive=task.expected_tests)
     report = report_of(task, sandbox.run(graded, Command(run, task.pythonpath, limits=task.limits)))
     return _score(report, ignored), report
 

@@ -12,6 +12,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -120,6 +121,11 @@ class TraceLog:
         """The ids of all rollouts in the order in which they ended; those that did not end come last."""
         over = sorted((place.ended, rollout) for rollout, place in self._places.items() if place.ended >= 0)
         return [rollout for _, rollout in over] + [key for key, place in self._places.items() if place.ended < 0]
+
+    @property
+    def notes(self) -> Iterator[Note]:
+        """All notes; no step is read for them."""
+        return chain.from_iterable(self._notes.values())
 
     def __contains__(self, rollout: str) -> bool:
         return rollout in self._places

@@ -56,9 +56,7 @@ def collect(log: TraceLog, forks: Sequence[Fork], rules: PairRules) -> Collected
     if rules.sources & FREE:
         found += _free_pairs(log, rules.sources)
     best: dict[tuple[str, frozenset[str]], Pair] = {}
-    for pair in sorted(
-        found, key=lambda pair: (pair.source not in ("fork", "merge"), -(pair.confidence or 0), pair.id)
-    ):
+    for pair in sorted(found, key=lambda pair: (pair.source in FREE, -(pair.confidence or 0), pair.id)):
         best.setdefault((pair.task, frozenset((pair.chosen_text, pair.rejected_text))), pair)
     kept = limit_malformed(sorted(best.values(), key=lambda pair: (pair.task, pair.id)), rules.max_malformed)
     dropped = Counter({"the same actions as another pair": len(found) - len(best)})
@@ -98,7 +96,7 @@ def _free_pairs(log: TraceLog, sources: frozenset[str]) -> Iterator[Pair]:
 
 def note_pairs(store: TraceStore, log: TraceLog, pairs: Iterable[Pair]) -> None:
     """Add a note for each pair that has none yet."""
-    known = {note.pair for trace in log for note in trace.notes if isinstance(note, PairNote)}
+    known = {note.pair for note in log.notes if isinstance(note, PairNote)}
     for pair in pairs:
         if pair.id not in known:
             sides = [ForkPoint(rollout=side.rollout, step=side.step) for side in (pair.chosen, pair.rejected)]

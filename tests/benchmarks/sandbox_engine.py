@@ -135,7 +135,7 @@ def host_trees(jobs: Sequence[Job]) -> Iterator[Path]:
 def run_options(tree: Path) -> list[str]:
     """No network, as this engine has none; the tree mounted, which is the cheapest way in."""
     labels = [f"--label={name}={value}" for name, value in RunScope().labels("benchmark").items()]
-    return ["--network", "none", "-v", f"{tree}:/work", *labels]
+    return ["--network", "none", "-v", f"{tree}:/tree", *labels]
 
 
 def docker(*args: str, stdin: str | None = None) -> str:
@@ -146,7 +146,7 @@ def docker(*args: str, stdin: str | None = None) -> str:
 
 @contextmanager
 def cli_container(tree: Path) -> Iterator[str]:
-    container = docker("run", "-d", *run_options(tree), "-w", "/work", IMAGE, "sleep", "600").strip()
+    container = docker("run", "-d", *run_options(tree), "-w", "/tree", IMAGE, "sleep", "600").strip()
     try:
         yield container
     finally:
@@ -202,7 +202,7 @@ def heredoc(job: Job) -> str:
 
 
 def shell_task(shell: Shell, job: Job) -> bool:
-    listing, _ = shell.run(f"cd /work/{job.task.id} && {shlex.join(LIST)}")
+    listing, _ = shell.run(f"cd /tree/{job.task.id} && {shlex.join(LIST)}")
     text, _ = shell.run(f"cat {job.path}")
     shell.run(heredoc(job))
     return job.passed(listing, text, shell.run(f"{shlex.join(job.pytest)} </dev/null")[1])
@@ -219,7 +219,7 @@ def mini_task(tree: Path, job: Job) -> bool:
     # its `docker stop` waits ten seconds for a sleep that ignores SIGTERM, and its login shell reads profiles
     args = ["--rm", *run_options(tree), "--stop-signal", "KILL"]
     environment = DockerEnvironment(
-        image=IMAGE, cwd="/work", run_args=args, interpreter=["sh", "-c"], timeout=120, logger=getLogger("quiet")
+        image=IMAGE, cwd="/tree", run_args=args, interpreter=["sh", "-c"], timeout=120, logger=getLogger("quiet")
     )
     try:
         listing = environment.execute({"command": shlex.join(LIST)})["output"]
