@@ -17,6 +17,7 @@ COMMANDS = {
     "rescore": ("eval.rescore_cli", "grade stored final trees again"),
     "score-steps": ("eval.score_steps_cli", "count the passing tests after each step of stored traces"),
     "suites": ("suites.suites_cli", "list, show, validate and split suites"),
+    "images": ("suites.images_cli", "build, check, remove and carry the images of tasks' environments"),
     "sandbox": ("harness.sandbox_cli", "what runs have left; remove it; check that a sandbox keeps its promises"),
 }
 

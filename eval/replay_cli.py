@@ -23,10 +23,10 @@ from harness.run import MAX_ERRORS_IN_A_ROW
 from harness.run_files import RunConfig, read_config
 from harness.trace_reader import TraceLog
 from sandboxes.base import Isolation, SandboxBackend
-from sandboxes.choose import open_backend
 from sandboxes.verdict_cache import CachedBackend, verdict_directory
 from suites.base import Suite, load, load_recorded
 from suites.fetch import mirror_directory
+from suites.opening import open_for, prepared
 
 EXIT_DIVERGED, EXIT_INFRASTRUCTURE = 1, 3
 
@@ -158,11 +158,15 @@ def stored_run(args: argparse.Namespace, cached: bool) -> Iterator[StoredRun]:
         )
     isolation = Isolation(args.isolation or config.isolation)
     with TraceLog(args.run) as log:
-        where = open_backend(args.sandbox or config.sandbox, args.base_image, False, isolation, args.num_workers)
+        rollouts = log.rollouts[: args.limit]
+        played = {log.header(rollout).task for rollout in rollouts}
+        wanted, left_out = prepared(suite, [tasks[task] for task in sorted(played & set(tasks))], args.num_workers)
+        choice = args.sandbox or config.sandbox
+        where = open_for(wanted, choice, args.base_image, False, isolation, args.num_workers)
         backend = CachedBackend(where[0], verdict_directory()) if cached else where[0]
-        notices = [*where[1], *_warnings(config, suite, backend, log)]
+        notices = [*left_out, *where[1], *_warnings(config, suite, backend, log)]
         try:
-            yield StoredRun(args.run, config, log, log.rollouts[: args.limit], suite, tasks, backend, notices)
+            yield StoredRun(args.run, config, log, rollouts, suite, tasks, backend, notices)
         finally:
             backend.close()
 

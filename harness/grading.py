@@ -43,7 +43,7 @@ def run_feedback(task: Task, tree: Workspace, sandbox: Sandbox) -> TestReport:
     run = PytestRun(
         task.test_args, task.feedback_cpu_s, test_wall_s=5 * task.feedback_cpu_s, max_failures=FEEDBACK_FAILURES
     )
-    result = sandbox.run(graded_tree(task, tree)[0], Command(run, task.pythonpath, limits=task.feedback_limits))
+    result = sandbox.run(graded_tree(task, tree)[0], Command(run, task.pythonpath, task.env, task.feedback_limits))
     return report_of(task, result, max_failures=FEEDBACK_FAILURES)
 
 
@@ -53,10 +53,14 @@ def run_scoring(task: Task, tree: Workspace, sandbox: Sandbox) -> tuple[Score, T
     One expected test over its limit decides it, and ends it there: the tests counted as passed are then a lower bound.
     """
     graded, ignored = graded_tree(task, tree)
+    report = report_of(task, sandbox.run(graded, scoring_command(task)))
+    return _score(report, ignored), report
+
+
+def scoring_command(task: Task) -> Command:
     cpu_s = task.test_cpu_s
     run = PytestRun(task.test_args, cpu_s, 5 * cpu_s, scoring=True, decisive=task.expected_tests)
-    report = report_of(task, sandbox.run(graded, Command(run, task.pythonpath, limits=task.limits)))
-    return _score(report, ignored), report
+    return Command(run, task.pythonpath, task.env, task.limits)
 
 
 def report_of(task: Task, result: ExecResult, max_failures: int = 0) -> TestReport:
@@ -68,7 +72,7 @@ def report_of(task: Task, result: ExecResult, max_failures: int = 0) -> TestRepo
         if record.message and outcomes[record.id] != "passed":
             messages[record.id] = record.message
     complete = all(outcomes.get(test) == "passed" for test in task.expected_tests)
-    missing = "a canary is missing" if complete and result.canaries_missing else ""
+    missing = "a canary is missing" if task.expected_tests and complete and result.canaries_missing else ""
     failures = sum(outcome in ("failed", "error") for outcome in outcomes.values())
     return TestReport(
         outcomes=outcomes,

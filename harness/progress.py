@@ -12,6 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
+def notice(line: str) -> None:
+    """Say something beside the progress."""
+    print(f"repo-agent: {line}", file=sys.stderr, flush=True)
+
+
 class ProgressView(Protocol):
     """Told of each unit of work that ends."""
 

@@ -309,7 +309,11 @@ class Task:
     expected_tests: tuple[str, ...]
     test_args: tuple[str, ...]
     """Arguments of pytest: the files or ids that are run."""
+    protected: tuple[str, ...] = ()
+    """Patterns of what may not be edited all the same."""
     pythonpath: tuple[str, ...] = (".",)
+    env: dict[str, str] = field(default_factory=dict)
+    """Variables of the test run, beside those that every run has."""
     test_cpu_s: float = 10.0
     """CPU seconds that one test may use in a scoring run."""
     feedback_cpu_s: float = 2.0
@@ -322,7 +326,8 @@ class Task:
 
     def may_edit(self, path: str) -> bool:
         """Editable by the task's patterns, and not a file that configures Python or the test run."""
-        return matches(path, self.editable) and not matches(path.rpartition("/")[2], PROTECTED_NAMES)
+        allowed = matches(path, self.editable) and not matches(path, self.protected)
+        return allowed and not matches(path.rpartition("/")[2], PROTECTED_NAMES)
 
 
 PROTECTED_NAMES = (

@@ -2,9 +2,9 @@
 
 The container has no network, a read-only root, and all capabilities dropped but the four that the runner needs to give
 up its identity, to kill what a run left and to clean up; target code runs as another user with none. Trees are mounted
-read-only, where only the runner can read them. With `Isolation.RUN` the runner also has SYS_ADMIN, and two more that
-overlays take, to wall each run off by namespaces: a compromised runner is then worse, so such a container never serves
-more than one backend.
+read-only, where only the runner can read them. With `Isolation.RUN`, and for large trees, the runner also has
+SYS_ADMIN, and two more that overlays take, to give each run namespaces and an overlay on the tree: a compromised runner
+is then worse, so such a container never serves more than one backend.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sandboxes.guest_bundle import guest_version
 from sandboxes.guest_sandbox import BOOTSTRAP, ENVIRONMENT, GuestOptions, GuestSandbox
 from sandboxes.leftovers import sweep
 from sandboxes.run_scope import RunScope
-from sandboxes.tree_store import TreeStore
+from sandboxes.tree_store import KEPT, TreeStore
 
 GUEST_CAPABILITIES = ["SETUID", "SETGID", "KILL", "DAC_OVERRIDE"]
 NAMESPACE_CAPABILITIES = ["SYS_ADMIN", "CHOWN", "FOWNER"]
@@ -48,7 +48,7 @@ class DockerBackend:
         self.about: dict[str, str] = {}
         self._base_image = base_image or os.environ.get("REPO_AGENT_BASE_IMAGE") or DEFAULT_IMAGE
         self._images: dict[str, str] = {}
-        self._namespaces = isolation is Isolation.RUN
+        self._refused = False
         self._mounts = True
         self._lock = threading.Lock()
         self._scope = RunScope(run_id, engine=True)
@@ -68,7 +68,7 @@ class DockerBackend:
 
     @property
     def promises(self) -> Promises:
-        wall = Wall.NAMESPACES if self._namespaces else Wall.USER
+        wall = Wall.NAMESPACES if self._walled(Resources()) else Wall.USER
         return Promises(boundary=True, separate_user=True, memory_limit=True, pids_limit=True, wall=wall)
 
     def identity(self, image: str = "") -> str:
@@ -115,12 +115,16 @@ class DockerBackend:
                 raise
             self._mounts = False  # the engine is on another machine
             return self._started(resources, image)
-        if self._namespaces and sandbox.hello["refused"]:
-            self._namespaces = False
+        if self._walled(resources) and sandbox.hello["refused"]:
+            self._refused = True
             self.about["namespaces"] = f"refused: {sandbox.hello['refused']}"
             sandbox.close()
             return self._started(resources, image)
         return sandbox
+
+    def _walled(self, resources: Resources) -> bool:
+        """Does the runner make namespaces and mounts for each run?"""
+        return (self.isolation is Isolation.RUN or resources.tree_by_mount) and not self._refused
 
     def _start(self, resources: Resources, image: str) -> GuestSandbox:
         self._scope.guard()
@@ -138,7 +142,6 @@ class DockerBackend:
                 hostname="sandbox",
                 healthcheck={"test": ["NONE"]},  # an image's own would run as root, beside the target
                 stdin_open=True,
-                network_disabled=True,
                 host_config=api.create_host_config(**self._host_config(resources, options.disk_bytes)),
             )
             channel = ContainerChannel(self._client, created["Id"])
@@ -151,7 +154,7 @@ class DockerBackend:
             home="/tmp",
             separate_user=True,
             private=True,
-            namespaces=self._namespaces,
+            namespaces=self._walled(resources),
             user_per_run=self.isolation is Isolation.RUN,
             disk_bytes=min(resources.disk_bytes, resources.memory_bytes // 4),
             bases=BASES,
@@ -169,7 +172,7 @@ class DockerBackend:
             "auto_remove": True,
             "log_config": LogConfig(type="none"),  # the stream is a protocol, no log
             "cap_drop": ["ALL"],
-            "cap_add": [*GUEST_CAPABILITIES, *(NAMESPACE_CAPABILITIES if self._namespaces else [])],
+            "cap_add": [*GUEST_CAPABILITIES, *(NAMESPACE_CAPABILITIES if self._walled(resources) else [])],
             "security_opt": ["no-new-privileges"],
             "mem_limit": resources.memory_bytes,
             "memswap_limit": resources.memory_bytes,
@@ -185,7 +188,8 @@ class DockerBackend:
             "sysctls": {"net.ipv4.tcp_max_tw_buckets": "0", **ipc_limits(shared_bytes)},
         }
         if self._mounts:
-            config["mounts"] = [Mount(BASES, str(self._store.place), type="bind", read_only=True)]
+            places = {BASES: self._store.place, f"{BASES}/{KEPT}": self._store.kept}
+            config["mounts"] = [Mount(at, str(place), type="bind", read_only=True) for at, place in places.items()]
         return config
 
     def _describe(self, sandbox: GuestSandbox) -> None:

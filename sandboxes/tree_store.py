@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 import uuid
 from pathlib import Path
 
 from sandboxes.base import SandboxError
-from sandboxes.workspace import File, Mode, Tree
+from sandboxes.kept_trees import KeptTree, make_kept_directory
+from sandboxes.tree_files import make_folder, write_file
+from sandboxes.workspace import Tree
 
-FOLDER_MODE = 0o1777
-"""A run may add files everywhere, and change or remove none that is not its own."""
-EMPTY = "empty"
+EMPTY, KEPT = "empty", "kept"
 
 
 class TreeStore:
     """Folders `<place>/<digest>`, under one that only its owner (and root, in a container) can read.
 
-    `marker` is a secret that tells a guest that what is mounted is this store.
+    `marker` is a secret that tells a guest that what is mounted is this store. Kept trees are not copied: their own
+    directory is to be mounted at `<place>/kept`.
     """
 
     def __init__(self, place: Path) -> None:
@@ -29,10 +29,14 @@ class TreeStore:
         self._lock = threading.Lock()
         place.mkdir(mode=0o700)
         (place / "marker").write_text(self.marker)
-        _folder(place / EMPTY)
+        make_folder(place / EMPTY)
+        (place / KEPT).mkdir()
+        self.kept = make_kept_directory()
 
     def put(self, tree: Tree) -> str:
-        """Write a tree if it is not there yet; its digest. Raises SandboxError where the disk has no room."""
+        """Write a tree if it is not there yet; its path in the store. Raises SandboxError where the disk is full."""
+        if isinstance(tree, KeptTree):
+            return f"{KEPT}/{tree.digest}/tree"
         with self._lock:
             if tree.digest not in self._placed:
                 try:
@@ -45,29 +49,10 @@ class TreeStore:
     def _write(self, tree: Tree) -> None:
         unfinished = self.place / f"{tree.digest}.part"
         try:
-            _folder(unfinished)
+            make_folder(unfinished)
             for path in tree.paths:
-                _write(unfinished, path, tree.file(path))
+                write_file(unfinished, path, tree.file(path))
             unfinished.rename(self.place / tree.digest)
         except OSError:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
-
-
-def _folder(path: Path) -> None:
-    path.mkdir(exist_ok=True)
-    path.chmod(FOLDER_MODE)
-
-
-def _write(root: Path, path: str, file: File) -> None:
-    parts = path.split("/")
-    for depth in range(1, len(parts)):
-        folder = root.joinpath(*parts[:depth])
-        if not folder.is_dir():
-            _folder(folder)
-    full = root / path
-    if file.mode is Mode.SYMLINK:
-        os.symlink(file.content, os.fsencode(full))
-        return
-    full.write_bytes(file.content)
-    full.chmod(0o755 if file.mode is Mode.EXECUTABLE else 0o644)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -29,10 +30,19 @@ class Suite(Protocol):
     def version(self) -> str:
         """Identity of the tasks' content."""
 
+    def version_of(self, tasks: Sequence[str]) -> str:
+        """Identity of the content of some of the tasks."""
+
     def tasks(self) -> Sequence[Task]: ...
+    def prepare(self, tasks: Sequence[Task], workers: int, say: Callable[[str], None]) -> Mapping[str, str]:
+        """Have what the tasks need on this machine: by task id, why one cannot be played. `say` hears of progress."""
+
     def environment(self, task: Task, backend: SandboxBackend, test_policy: TestPolicy) -> Environment: ...
     def split_of(self, task: Task) -> Literal["train", "test", ""]:
         """The part of the suite's split that a task belongs to; empty where there is no split."""
+
+    def group_of(self, task: Task) -> str:
+        """The project that a task is of; empty where a suite has no projects."""
 
     def reference(self, task: Task) -> Workspace | None:
         """The repaired tree, for validation and oracle policies only."""
@@ -41,11 +51,20 @@ class Suite(Protocol):
 class RepoSuite:
     """What suites of repair tasks share."""
 
+    def version_of(self: Suite, tasks: Sequence[str]) -> str:
+        return self.version
+
+    def prepare(self, tasks: Sequence[Task], workers: int, say: Callable[[str], None]) -> Mapping[str, str]:
+        return {}
+
     def environment(self, task: Task, backend: SandboxBackend, test_policy: TestPolicy) -> Environment:
         return RepoEnvironment(task, backend, test_policy)
 
     def tasks(self) -> Sequence[Task]:
         raise NotImplementedError
+
+    def group_of(self, task: Task) -> str:
+        return ""
 
     def split_of(self, task: Task) -> Literal["train", "test", ""]:
         return part_of(task.id, [each.id for each in self.tasks()])
@@ -73,7 +92,13 @@ class SubsetSuite(RepoSuite):
 
     @property
     def version(self) -> str:
-        return self.whole.version
+        return self.whole.version_of(self.ids)
+
+    def version_of(self, tasks: Sequence[str]) -> str:
+        return self.whole.version_of(tasks)
+
+    def prepare(self, tasks: Sequence[Task], workers: int, say: Callable[[str], None]) -> Mapping[str, str]:
+        return self.whole.prepare(tasks, workers, say)
 
     def tasks(self) -> Sequence[Task]:
         by_id = {task.id: task for task in self.whole.tasks()}
@@ -82,36 +107,53 @@ class SubsetSuite(RepoSuite):
     def split_of(self, task: Task) -> Literal["train", "test", ""]:
         return self.whole.split_of(task)
 
+    def group_of(self, task: Task) -> str:
+        return self.whole.group_of(task)
+
     def reference(self, task: Task) -> Workspace | None:
         return self.whole.reference(task)
 
 
-def _minibugs(mirror: Path | None) -> Suite:
+def _minibugs(mirror: Path | None, part: str) -> Suite:
     from suites.minibugs.suite import MinibugsSuite
 
-    return MinibugsSuite()
+    return _whole(MinibugsSuite(), part)
 
 
-def _quixbugs(mirror: Path | None) -> Suite:
+def _quixbugs(mirror: Path | None, part: str) -> Suite:
     from suites.quixbugs.suite import QuixbugsSuite
 
-    return QuixbugsSuite(mirror)
+    return _whole(QuixbugsSuite(mirror), part)
 
 
-SUITES: dict[str, tuple[str, Callable[[Path | None], Suite]]] = {
+def _bugsinpy(mirror: Path | None, part: str) -> Suite:
+    from suites.bugsinpy.suite import BugsinpySuite
+
+    return BugsinpySuite(mirror, part)
+
+
+def _whole(suite: Suite, part: str) -> Suite:
+    if part:
+        raise UsageError(f"suite {suite.name} has no part {part!r}: give a suite file for some of its tasks")
+    return suite
+
+
+SUITES: dict[str, tuple[str, Callable[[Path | None, str], Suite]]] = {
     "minibugs": ("24 small multi-file repair tasks, embedded", _minibugs),
     "quixbugs": ("the 40 QuixBugs programs, fetched by git on first use", _quixbugs),
+    "bugsinpy": ("bugs of real projects; also bugsinpy:PROJECT and bugsinpy:PROJECT-ID", _bugsinpy),
 }
 
 
 def load(name: str, mirror: Path | None = None) -> Suite:
-    """A suite by its name, or by the path of a suite file.
+    """A suite by its name, with the part of it that is wanted where it has parts, or by the path of a suite file.
 
     Raises:
         UsageError: no such suite or file, an unreadable file, tasks that the suite does not have, or a failed fetch.
     """
-    if name in SUITES:
-        return SUITES[name][1](mirror)
+    root = re.split(r"[:+]", name)[0]
+    if root in SUITES:
+        return SUITES[root][1](mirror, name[len(root) :])
     path = Path(name)
     if path.suffix != ".json" and not path.exists():
         raise UsageError(f"unknown suite {name!r}: choose from {', '.join(SUITES)}, or give a suite file (.json)")
@@ -123,9 +165,9 @@ def load_recorded(name: str, version: str, mirror: Path | None = None) -> Suite:
 
     Raises UsageError where there is none.
     """
-    if name in SUITES:
+    if re.split(r"[:+]", name)[0] in SUITES:
         return load(name, mirror)
-    for each in SUITES:
+    for each in ("minibugs", "quixbugs"):
         if (whole := load(each, mirror)).version == version:
             return whole
     raise UsageError(
@@ -141,15 +183,17 @@ def _from_file(path: Path, mirror: Path | None) -> Suite:
     except (ValidationError, UnicodeDecodeError) as error:
         first = _first_fault(error) if isinstance(error, ValidationError) else "not UTF-8"
         raise UsageError(f"not a suite file: {path}: {first}") from error
-    if content.format != SUITE_FILE_FORMAT or content.suite not in SUITES:
+    root = re.split(r"[:+]", content.suite)[0]
+    if content.format != SUITE_FILE_FORMAT or root not in SUITES:
         raise UsageError(f"suite file {path}: unknown suite {content.suite!r} or format {content.format}")
-    whole = SUITES[content.suite][1](mirror)
-    if content.version != whole.version:
-        raise UsageError(f"suite file {path} is for version {content.version} of {whole.name}, not {whole.version}")
+    whole = load(content.suite, mirror)
     missing = sorted(set(content.tasks) - {task.id for task in whole.tasks()})
     if missing or len(set(content.tasks)) != len(content.tasks):
         raise UsageError(f"suite file {path}: unknown or repeated tasks: {', '.join(missing[:5]) or 'repeated'}")
-    return SubsetSuite(content.name, whole, content.tasks)
+    subset = SubsetSuite(content.name, whole, content.tasks)
+    if content.version != subset.version:
+        raise UsageError(f"suite file {path} is for version {content.version} of {whole.name}, not {subset.version}")
+    return subset
 
 
 def _first_fault(error: ValidationError) -> str:

@@ -1,16 +1,20 @@
 """Fetching what suites need, once, into a cache; from the network, or from a mirror directory.
 
 A mirror holds `<owner>/<name>.bundle` (or a bare repository of that name, with or without `.git`) for git, and
-`datasets/<hub id>/…` for data sets.
+`datasets/<hub id>/…` for data sets. From the network a repository comes without its files' contents where the server
+can do that; they are fetched when a tree is needed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
@@ -18,7 +22,7 @@ from sandboxes.cache_directory import cache_directory
 from sandboxes.workspace import File, Mode
 
 MIRROR_VARIABLE = "REPO_AGENT_MIRROR"
-FETCH_S = 900
+FETCH_S = 3600
 
 
 def mirror_directory(given: Path | None = None) -> Path | None:
@@ -29,33 +33,77 @@ def mirror_directory(given: Path | None = None) -> Path | None:
     return path
 
 
-def git_repository(name: str, commit: str, mirror: Path | None = None) -> Path:
-    """A bare clone of `owner/name` that holds the commit, from the cache or fetched now.
+def git_repository(name: str, commits: Sequence[str], mirror: Path | None = None) -> Path:
+    """A bare clone of `owner/name` that holds the commits, from the cache or fetched now.
 
-    Git's own hashes verify the content: the commit names every byte.
+    Git's own hashes verify the content: a commit names every byte.
 
     Raises:
-        UsageError: it cannot be fetched, or does not hold the commit; in one line, with what to do.
+        UsageError: it cannot be fetched, or does not hold the commits; in one line, with what to do.
     """
     cached = cache_directory() / "git" / f"{name}.git"
-    if cached.is_dir() and _has_commit(cached, commit):
+    if not _lacks(cached, commits):
         return cached
-    from_mirror = mirror_directory(mirror)
-    source = _source(name, from_mirror)
-    cached.parent.mkdir(parents=True, exist_ok=True)
+    source = _source(name, mirror_directory(mirror))
+    with _alone(cached):
+        if _lacks(cached, commits) and not _fetched_more(cached, source, commits):
+            _clone(name, source, cached, mirror_directory(mirror))
+        if missing := _lacks(cached, commits):
+            raise UsageError(f"{source} does not hold commit {missing} of {name}")
+    return cached
+
+
+@contextlib.contextmanager
+def _alone(cached: Path) -> Iterator[None]:
+    """One process and one thread fetches a repository."""
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with cached.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise UsageError(f"cannot keep a repository in {cached.parent}: {error.strerror}") from error
+
+
+def _lacks(repository: Path, commits: Sequence[str]) -> str:
+    """The first commit that it does not hold; empty where it has them all."""
+    if not repository.is_dir():
+        return commits[0]
+    asked = "".join(f"{commit}^{{commit}}\n" for commit in commits).encode()
+    done = git(repository, "cat-file", "--batch-check", stdin=asked)
+    if done.returncode:  # no repository at all
+        return commits[0]
+    said = done.stdout.decode().splitlines()
+    return next((commit for commit, line in zip(commits, said, strict=True) if " commit " not in line), "")
+
+
+def _fetched_more(cached: Path, source: str, commits: Sequence[str]) -> bool:
+    """Bring a clone up to date; a server may have to be asked for a commit that no branch leads to any more."""
+    if not cached.is_dir():
+        return False
+    git(cached, "fetch", "--quiet", source, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+    while missing := _lacks(cached, commits):
+        if git(cached, "fetch", "--quiet", source, missing).returncode or _lacks(cached, [missing]):
+            return False
+    return True
+
+
+def _clone(name: str, source: str, cached: Path, mirror: Path | None) -> None:
     with tempfile.TemporaryDirectory(dir=cached.parent) as scratch:
         clone = Path(scratch) / "clone.git"
-        done = _git("-c", "transfer.fsckObjects=true", "clone", "--quiet", "--mirror", source, str(clone))
+        done = git(None, "clone", "--quiet", "--bare", "--filter=blob:none", source, str(clone))
         if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            why = next((line for line in said if line.startswith(("fatal:", "error:"))), "git failed")
-            raise UsageError(f"cannot fetch {name} from {source} ({why}): {_advice(name, from_mirror)}")
-        if not _has_commit(clone, commit):
-            raise UsageError(f"{source} does not hold commit {commit} of {name}")
+            raise UsageError(f"cannot fetch {name} from {source} ({why(done)}): {_advice(name, mirror)}")
+        git(clone, "config", "gc.auto", "0")  # trees that are made here hang on no branch
         if cached.exists():
             shutil.rmtree(cached, ignore_errors=True)
         clone.rename(cached)
-    return cached
+
+
+def why(done: subprocess.CompletedProcess[bytes]) -> str:
+    """What git says went wrong, in one line."""
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    return next((line for line in said if line.startswith(("fatal:", "error:"))), "git failed")
 
 
 def _advice(name: str, mirror: Path | None) -> str:
@@ -73,13 +121,26 @@ def _source(name: str, mirror: Path | None) -> str:
     raise UsageError(f"the mirror {mirror} has no {name}.bundle")
 
 
-def _git(*arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    environment = os.environ | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    for variable in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
-        environment.pop(variable, None)
+def git(
+    repository: Path | None,
+    *arguments: str,
+    stdin: bytes | None = None,
+    index: Path | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run git in a bare repository, and in no other that lies around it, whatever the user's environment says.
+
+    Args:
+        index: another index file than the repository's.
+
+    Raises UsageError where there is no git, or it takes longer than FETCH_S.
+    """
+    environment = {key: value for key, value in os.environ.items() if key not in _LOCATIONS}
+    environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    environment |= {"GIT_INDEX_FILE": str(index)} if index else {}
+    place = ["-C", str(repository), "--git-dir=."] if repository else []
     try:
         return subprocess.run(
-            ["git", *arguments], input=stdin, capture_output=True, timeout=FETCH_S, env=environment, check=False
+            ["git", *place, *arguments], input=stdin, capture_output=True, timeout=FETCH_S, env=environment, check=False
         )
     except FileNotFoundError:
         raise UsageError("git is not installed: install it first") from None
@@ -87,20 +148,63 @@ def _git(*arguments: str, stdin: bytes | None = None) -> subprocess.CompletedPro
         raise UsageError(f"git {arguments[0]} took longer than {FETCH_S} s") from None
 
 
-def _has_commit(repository: Path, commit: str) -> bool:
-    return _git("-C", str(repository), "cat-file", "-e", f"{commit}^{{commit}}").returncode == 0
+_LOCATIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR")
 
 
-def git_files(repository: Path, commit: str, wanted: Callable[[str], bool]) -> dict[str, File]:
-    """The wanted files of a commit, read from the object database (so that no attribute or filter changes them)."""
-    listing = _git("-C", str(repository), "ls-tree", "-r", "-z", commit)
-    entries = [line.split("\t", 1) for line in listing.stdout.decode().split("\0") if line]
-    kept = [(meta.split(), path) for meta, path in entries if wanted(path) and meta.split()[1] == "blob"]
-    batch = _git("-C", str(repository), "cat-file", "--batch", stdin="".join(f"{m[2]}\n" for m, _ in kept).encode())
+@dataclass(frozen=True)
+class Entry:
+    """A file of a git tree: its kind, and the id of its content."""
+
+    mode: Mode
+    blob: str
+
+
+def listing(repository: Path, tree: str) -> dict[str, Entry]:
+    """The files of a commit or tree by path, submodules left out. Raises UsageError where git cannot list it."""
+    done = git(repository, "ls-tree", "-r", "-z", "--full-tree", tree)
+    if done.returncode:
+        raise UsageError(f"{repository.stem} cannot list {tree} ({why(done)})")
+    entries = {}
+    for line in done.stdout.split(b"\0")[:-1]:
+        meta, path = line.decode(errors="surrogateescape").split("\t", 1)
+        mode, kind, blob = meta.split()
+        if kind == "blob":
+            entries[path] = Entry(_MODES.get(mode, Mode.REGULAR), blob)
+    return entries
+
+
+_MODES = {str(mode): mode for mode in Mode}
+
+
+def _fetch_contents(repository: Path, tree: str) -> None:
+    """What a partial clone lacks, in one go; asked for one by one they would take a connection each."""
+    if git(repository, "config", "remote.origin.promisor").stdout.strip() != b"true":
+        return
+    said = git(repository, "rev-list", "--objects", "--missing=print", "--no-walk", tree).stdout
+    missing = sorted(line[1:].decode() for line in said.splitlines() if line.startswith(b"?"))
+    if missing:
+        wanted = "".join(f"{blob}\n" for blob in missing).encode()
+        options = ("--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--filter=blob:none", "--stdin")
+        done = git(repository, "-c", "fetch.negotiationAlgorithm=noop", "fetch", "origin", *options, stdin=wanted)
+        if done.returncode:
+            raise UsageError(f"cannot fetch the files of {repository.stem} ({why(done)})")
+
+
+def git_files(repository: Path, tree: str, wanted: Callable[[str], bool] = lambda path: True) -> dict[str, File]:
+    """The wanted files of a commit or tree, read from the object database, so that no attribute or filter changes them.
+
+    Submodules are left out. Raises UsageError where git cannot give them.
+    """
+    entries = {path: entry for path, entry in listing(repository, tree).items() if wanted(path)}
+    _fetch_contents(repository, tree)
+    asked = "".join(f"{each.blob}\n" for each in entries.values()).encode()
+    batch = git(repository, "cat-file", "--batch", stdin=asked)
     files, data, at = {}, batch.stdout, 0
-    for (mode, _, _), path in kept:
-        end = data.index(b"\n", at)
-        size = int(data[at:end].split()[2])
-        files[path] = File(data[end + 1 : end + 1 + size], Mode(mode))
-        at = end + 2 + size
+    for path, entry in entries.items():
+        end = data.find(b"\n", at)
+        head = data[at:end].split()
+        if end < 0 or len(head) != 3:
+            raise UsageError(f"{repository.stem} cannot give {path} of {tree} ({why(batch)})")
+        files[path] = File(data[end + 1 : end + 1 + int(head[2])], entry.mode)
+        at = end + 2 + int(head[2])
     return files

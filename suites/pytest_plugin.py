@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ from harness.errors import UsageError
 from harness.records import Task, TestPolicy
 from sandboxes.base import Isolation, SandboxBackend, SandboxUnavailable
 from sandboxes.choose import open_backend
-from suites.base import load
-from suites.splits import split as split_ids
+from suites.base import Suite, load
+from suites.opening import prepared
 
 
 def marked_tasks(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Task]:
@@ -31,12 +32,12 @@ def tasks_of(
 ) -> list[Task]:
     """The tasks that a mark names: a suite (or suite file), its train or test part, the first few of it."""
     try:
-        found = list(load(suite).tasks())
+        loaded = load(suite)
+        found = list(loaded.tasks())
         if split is not None:
             if split not in ("train", "test"):
                 raise UsageError(f"split must be 'train' or 'test', not {split!r}")
-            train, test = split_ids([task.id for task in found])
-            found = [task for task in found if task.id in (test if split == "test" else train)]
+            found = [task for task in found if loaded.split_of(task) == split]
         TestPolicy(test_policy)
     except (UsageError, ValueError) as error:
         raise pytest.UsageError(f"repo_tasks: {error}") from error
@@ -60,7 +61,16 @@ def backend_of(config: pytest.Config) -> Iterator[SandboxBackend]:
         backend.close()
 
 
+@cache
+def _suite(name: str) -> Suite:
+    return load(name)
+
+
 def environment_of(task: Task, backend: SandboxBackend, test_policy: str) -> Iterator[Environment]:
     """An environment of one task, closed afterwards. The suite that made the task decides of which kind."""
-    with load(task.suite).environment(task, backend, TestPolicy(test_policy)) as environment:
+    suite = _suite(task.suite)
+    left_out = prepared(suite, [task], 1)[1]
+    if left_out or (task.image and backend.name != "docker"):
+        raise pytest.UsageError(left_out[0] if left_out else f"{task.id} needs --repo-sandbox docker")
+    with suite.environment(task, backend, TestPolicy(test_policy)) as environment:
         yield environment

@@ -24,11 +24,11 @@ from harness.run_files import RunConfig, claim_directory
 from harness.trace_reader import TraceLog
 from harness.trace_store import TRACES
 from harness.versions import versions
-from sandboxes.base import Isolation, SandboxBackend
-from sandboxes.choose import open_backend
+from sandboxes.base import Isolation, SandboxBackend, SandboxUnavailable
 from sandboxes.verdict_cache import CachedBackend, verdict_directory
 from suites.base import Suite, load
 from suites.fetch import mirror_directory
+from suites.opening import open_for, prepared
 
 EXIT_STOPPED, EXIT_INTERRUPTED = 3, 130
 
@@ -77,6 +77,8 @@ class Stage:
 
     suite: Suite
     tasks: list[Task]
+    playable: list[Task]
+    """Those of them that this machine can play."""
     source: PolicySource
     backend: SandboxBackend
     budget: Budget
@@ -102,7 +104,7 @@ class Stage:
         return claim_directory(directory, self.config, about, resume)
 
     def jobs(self) -> list[Job]:
-        return [Job(task, index) for index in range(self.config.rollouts) for task in self.tasks]
+        return [Job(task, index) for index in range(self.config.rollouts) for task in self.playable]
 
 
 def left_to_do(
@@ -152,14 +154,19 @@ def stage(
     settings = ServiceSettings(args.api_base, args.request_timeout, args.attempts)
     source = load_source(args.llm_provider, args.model, settings, budget, suite.reference)
     isolation = Isolation(args.isolation)
-    backend, notices = open_backend(args.sandbox, args.base_image, source.info.trusted, isolation, args.num_workers)
+    playable, left_out = prepared(suite, tasks, args.num_workers)
+    if not playable and left_out:
+        raise SandboxUnavailable(f"no task can be played: {left_out[0]}")
+    trusted = source.info.trusted
+    backend, notices = open_for(playable, args.sandbox, args.base_image, trusted, isolation, args.num_workers)
+    notices = left_out + notices
     uses_cache = not args.no_verdict_cache and args.llm_provider != "replay"
     if uses_cache:
         backend = CachedBackend(backend, verdict_directory())
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         config = _config(args, suite, tasks, source.info, backend, extra)
-        yield Stage(suite, tasks, source, backend, budget, notices, config, uses_cache)
+        yield Stage(suite, tasks, playable, source, backend, budget, notices, config, uses_cache)
     finally:
         backend.close()
         for number, handler in before.items():

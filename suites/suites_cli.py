@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli import Parser, add_sandbox_flags, add_suite_flags, at_least
+from harness.cli import Parser, add_suite_flags
 from harness.errors import UsageError
-from harness.progress import progress_view
-from sandboxes.base import Isolation
-from sandboxes.choose import open_backend
-from suites.base import SUITES, Suite, SuiteFile, load, write_suite_file
+from suites.base import SUITES, SubsetSuite, Suite, SuiteFile, load, write_suite_file
 from suites.fetch import mirror_directory
 from suites.splits import TEST_SIZE, folds, split
-from suites.validate import Validation, validate
+from suites.validate_cli import add_validate_flags, run_validation
+
+SHOWN_FILES = 200
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,14 +37,19 @@ def parser() -> argparse.ArgumentParser:
         if name == "show":
             command.add_argument("task", nargs="?", help="a task of it")
         elif name == "validate":
-            command.add_argument("--limit", type=at_least(1), help="only the first N tasks")
-            add_sandbox_flags(command)
+            add_validate_flags(command)
         else:
             size = command.add_mutually_exclusive_group()
             size.add_argument(
-                "--test-size", type=int, default=TEST_SIZE, help=f"tasks to test on (default: {TEST_SIZE})"
+                "--test-size", type=int, help=f"tasks to test on (default: {TEST_SIZE}; by project: about a fifth)"
             )
             size.add_argument("--folds", type=int, help="write so many train and test pairs instead")
+            command.add_argument(
+                "--by",
+                choices=("task", "project"),
+                default="task",
+                help="project: no project has tasks in both parts; sizes are as near as whole projects allow",
+            )
             command.add_argument("--out", type=Path, default=Path("."), help="directory for the files (default: here)")
     return made
 
@@ -58,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
         return _show(suite, args.task)
     if args.command == "split":
         return _split(suite, args)
-    return _validate(suite, args)
+    return run_validation(suite, args)
 
 
 def _list() -> int:
@@ -72,73 +77,55 @@ def _list() -> int:
 def _show(suite: Suite, task_id: str | None) -> int:
     tasks = {task.id: task for task in suite.tasks()}
     if task_id is None:
-        table = Table(
-            "task", "files", "tests", "may be edited", title=Text(f"{suite.name}, version {suite.version[:12]}")
-        )
+        table = Table("task", "tests", "may be edited", title=Text(f"{suite.name}, version {suite.version[:12]}"))
         for task in tasks.values():
-            table.add_row(task.id, str(len(task.tree.paths)), str(len(task.expected_tests)), ", ".join(task.editable))
+            table.add_row(task.id, str(len(task.expected_tests)), ", ".join(task.editable))
         _console().print(table)
         return 0
     if task_id not in tasks:
         raise UsageError(f"suite {suite.name} has no task {task_id!r}")
     task = tasks[task_id]
     print(f"{task.id} ({task.suite})\n\n{task.goal}\n\nmay be edited: {', '.join(task.editable)}\nfiles:")
-    print("\n".join(f"  {path}" for path in task.tree.paths))
+    print("\n".join(f"  {path}" for path in task.tree.paths[:SHOWN_FILES]))
+    if len(task.tree.paths) > SHOWN_FILES:
+        print(f"  and {len(task.tree.paths) - SHOWN_FILES} more")
     print("expected tests:\n" + "\n".join(f"  {test}" for test in task.expected_tests))
     return 0
 
 
 def _split(suite: Suite, args: argparse.Namespace) -> int:
-    ids = [task.id for task in suite.tasks()]
-    root = suite.tasks()[0].suite
+    tasks = suite.tasks()
+    ids = [task.id for task in tasks]
+    groups = {task.id: suite.group_of(task) if args.by == "project" else task.id for task in tasks}
+    if not all(groups.values()):
+        raise UsageError(f"suite {suite.name} has no projects to split by")
+    chosen = f"--folds {args.folds}" if args.folds is not None else f"--test-size {_test_size(args, ids)}"
+    made_by = f"repo-agent suites split {suite.name}{' --by project' * (args.by == 'project')} {chosen}"
     parts = {"": ids}
     if args.folds is not None:
-        for number, (train, test) in enumerate(folds(ids, args.folds), 1):
+        for number, (train, test) in enumerate(folds(ids, args.folds, groups), 1):
             parts |= {f"_fold{number}_train": train, f"_fold{number}_test": test}
-        made_by = f"repo-agent suites split {suite.name} --folds {args.folds}"
     else:
-        train, test = split(ids, args.test_size)
+        train, test = split(ids, _test_size(args, ids), groups)
         parts |= {"_train": train, "_test": test}
-        made_by = f"repo-agent suites split {suite.name} --test-size {args.test_size}"
-    for part, chosen in parts.items():
-        name = f"{suite.name}{part}_suite"
-        content = SuiteFile(name=name, suite=root, version=suite.version, tasks=tuple(chosen), made_by=made_by)
-        write_suite_file(args.out / f"{name}.json", content)
-        print(f"{args.out / name}.json: {len(chosen)} tasks")
+    for part, tasks_of_part in parts.items():
+        _write_part(suite, part, tasks_of_part, made_by, args.out)
     return 0
 
 
-def _validate(suite: Suite, args: argparse.Namespace) -> int:
-    backend, notices = open_backend(
-        args.sandbox, args.base_image, trusted=True, isolation=Isolation(args.isolation), workers=args.num_workers
-    )
-    for notice in notices:
-        print(f"repo-agent: {notice}", file=sys.stderr)
-    tasks = list(suite.tasks())[: args.limit]
-    try:
-        with progress_view(len(tasks)) as progress:
-            results = validate(
-                suite, backend, tasks, args.num_workers, lambda done: progress.done(f"{done.task}", done.valid)
-            )
-    finally:
-        backend.close()
-    _print_validation(suite, backend.name, results)
-    return 0 if all(result.valid for result in results) else 1
+def _test_size(args: argparse.Namespace, ids: Sequence[str]) -> int:
+    if args.test_size is not None:
+        return int(args.test_size)
+    return max(1, len(ids) // 5) if args.by == "project" else TEST_SIZE
 
 
-def _print_validation(suite: Suite, backend: str, results: Sequence[Validation]) -> None:
-    table = Table(
-        "task", "tests", "passing before", "reference", "do nothing", "", title=Text(f"{suite.name} in {backend}")
-    )
-    for result in results:
-        said = result.error or (f"not expected: {result.unexpected[0]}" if result.unexpected else "")
-        verdict = "ok" if result.valid else f"INVALID {said}"
-        before = f"{result.buggy_passed} of {result.tests}"
-        table.add_row(result.task, str(result.tests), before, str(result.reference), str(result.nothing), Text(verdict))
-    _console().print(table)
-    solved = sum(result.reference == 1.0 for result in results)
-    idle = sum(result.nothing == 1.0 for result in results)
-    print(f"reference: {solved} of {len(results)} score 1; do-nothing: {idle} of {len(results)} score 1")
+def _write_part(suite: Suite, part: str, chosen: Sequence[str], made_by: str, out: Path) -> None:
+    name = re.sub(r"[^\w.-]", "_", suite.name) + f"{part}_suite"
+    root = suite.whole.name if isinstance(suite, SubsetSuite) else suite.name
+    version = suite.version_of(chosen)
+    content = SuiteFile(name=name, suite=root, version=version, tasks=tuple(chosen), made_by=made_by)
+    write_suite_file(out / f"{name}.json", content)
+    print(f"{out / name}.json: {len(chosen)} tasks")
 
 
 def _console() -> Console:

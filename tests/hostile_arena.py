@@ -27,7 +27,7 @@ def without_namespaces(run_id: str) -> DockerBackend:
     """Isolation run on an engine that refuses namespaces."""
     backend = DockerBackend(run_id=run_id, isolation=Isolation.RUN)
     backend.open(Resources()).close()  # its trial, which has them
-    backend._namespaces = False
+    backend._refused = True
     return backend
 
 

@@ -31,7 +31,7 @@ def docker(
     """A backend that finds no mounts, or no namespaces, as on an engine elsewhere or a stricter one."""
     backend = DockerBackend(image, f"{RUN_ID}-conformance", isolation)
     if not (mounts and namespaces):
-        backend._mounts, backend._namespaces = mounts, namespaces and backend._namespaces
+        backend._mounts, backend._refused = mounts, not namespaces
         assert backend._trial
         backend._trial.close()
         backend._trial = None

@@ -66,7 +66,7 @@ def test_a_mount_that_is_not_ours_is_not_used(backend: DockerBackend) -> None:
 def test_shipping_is_told_in_the_report(isolation: Isolation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sandboxes.docker_sandbox.BASES", "/nothing-is-there")
     monkeypatch.setattr("sandboxes.tree_store.TreeStore.marker", "", raising=False)
-    monkeypatch.setattr("sandboxes.docker_sandbox.Mount", lambda *args, **kwargs: _elsewhere())
+    monkeypatch.setattr("sandboxes.docker_sandbox.Mount", lambda target, *args, **kwargs: _elsewhere(target))
     backend = DockerBackend(isolation=isolation)
     try:
         assert backend.about["trees"] == "shipped over the stream"
@@ -74,8 +74,9 @@ def test_shipping_is_told_in_the_report(isolation: Isolation, monkeypatch: pytes
         backend.close()
 
 
-def _elsewhere() -> dict[str, object]:
-    return {"Target": "/elsewhere", "Source": "/usr", "Type": "bind", "ReadOnly": True}
+def _elsewhere(target: str) -> dict[str, object]:
+    place = f"/elsewhere{target}".replace("/kept", "-kept")
+    return {"Target": place, "Source": "/usr", "Type": "bind", "ReadOnly": True}
 
 
 def test_refused_namespaces_leave_the_weaker_wall_and_are_told(docker_backend: DockerBackend) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandboxes.base import SandboxError
-from sandboxes.tree_store import EMPTY, TreeStore
+from sandboxes.tree_store import EMPTY, KEPT, TreeStore
 from sandboxes.workspace import DirectoryTree, File, MappingTree, Mode
 
 TREE = MappingTree(
@@ -46,7 +46,7 @@ def test_a_tree_is_written_once(tmp_path: Path) -> None:
     before = (folder / "run.sh").stat().st_mtime_ns
     store.put(MappingTree({path: TREE.file(path) for path in TREE.paths}))
     assert (folder / "run.sh").stat().st_mtime_ns == before
-    assert len(list(store.place.iterdir())) == 3  # the marker, the empty tree and this one
+    assert {each.name for each in store.place.iterdir()} == {"marker", EMPTY, KEPT, TREE.digest}
 
 
 def test_failed_write_is_a_fault_of_the_sandbox_and_leaves_nothing(
@@ -61,5 +61,5 @@ def test_failed_write_is_a_fault_of_the_sandbox_and_leaves_nothing(
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(SandboxError, match="No space left"):
             store.put(TREE)
-    assert sorted(each.name for each in store.place.iterdir()) == [EMPTY, "marker"]
+    assert sorted(each.name for each in store.place.iterdir()) == [EMPTY, KEPT, "marker"]
     assert DirectoryTree(store.place / store.put(TREE)).digest == TREE.digest

@@ -33,7 +33,7 @@ def test_quixbugs_has_forty_tasks_with_the_276_tests_that_the_references_pass(qu
 
 
 def test_a_quixbugs_tree_holds_no_answer(quixbugs: Suite) -> None:
-    references = git_files(git_repository(UPSTREAM, COMMIT), COMMIT, lambda path: path.startswith("correct_python"))
+    references = git_files(git_repository(UPSTREAM, [COMMIT]), COMMIT, lambda path: path.startswith("correct_python"))
     for task in quixbugs.tasks():
         assert len(task.tree.paths) <= 5
         assert not [path for path in task.tree.paths if re.search(r"correct|java|\.git|tester", path)]
@@ -147,7 +147,7 @@ def test_git_content_is_read_from_the_object_database(tmp_path: Path) -> None:
     git("commit", "-qm", "one")
     commit = git("rev-parse", "HEAD")
     git("clone", "-q", "--bare", str(work), str(tmp_path / "mirror" / "owner" / "thing.git"))
-    files = git_files(git_repository("owner/thing", commit, tmp_path / "mirror"), commit, lambda _: True)
+    files = git_files(git_repository("owner/thing", [commit], tmp_path / "mirror"), commit, lambda _: True)
     assert files["secret.py"].content == b"x = 1\n"
     assert files["run.sh"].mode == "100755"
     assert files["link"].mode == "120000"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,8 +16,7 @@ from typing import Any, BinaryIO
 from harness.errors import UsageError
 from harness.records import Task
 from sandboxes.workspace import Mode, Workspace
-from suites.base import SUITES, SubsetSuite, Suite, load
-from suites.splits import split
+from suites.base import SubsetSuite, Suite, load
 from tools.protocol import parse
 from trainers.formats import RowFormat, RowView, inspect_row
 
@@ -223,13 +222,14 @@ class LeakGuard:
 
     def __init__(self, suite: Suite, tasks: Iterable[Task], others: Iterable[Task] = ()) -> None:
         self._prints: dict[_Window, set[Source]] = {}
+        elsewhere = dict(_files_of(suite, others))
         for task in tasks:
-            for source, windows in _guarded(suite, task):
+            for source, windows in _guarded(suite, task, elsewhere):
                 for window in windows:
                     self._prints.setdefault(window, set()).add(source)
         sizes = {len(window) for window in self._prints}
-        for lines in _lines_of_trees(suite, others):
-            for window in _all_windows(lines, sizes):
+        for tree, path in elsewhere.values():
+            for window in _all_windows(_normal_lines(tree, path), sizes):
                 self._prints.pop(window, None)
         self._sizes = {len(window) for window in self._prints}
         self._known = {line for window in self._prints for line in window}
@@ -268,42 +268,43 @@ def leak_guard(name: str, mirror: Path | None = None) -> LeakGuard:
     """The guard of a suite: of its test split where `name` is a suite's, of all tasks where it is a suite file's.
 
     Raises:
-        UsageError: what suites.base.load and suites.splits.split raise.
+        UsageError: what suites.base.load raises, or a suite without a test split.
     """
     suite = load(name, mirror)
-    ids = [task.id for task in suite.tasks()]
-    guarded = set(split(ids)[1] if name in SUITES else ids)
     whole = suite.whole if isinstance(suite, SubsetSuite) else suite
     tasks = whole.tasks()
+    guarded = {task.id for task in suite.tasks() if whole is not suite or suite.split_of(task) == "test"}
+    if not guarded:
+        raise UsageError(f"suite {suite.name} has no task to test on: give a suite file")
     return LeakGuard(
         whole, [task for task in tasks if task.id in guarded], [task for task in tasks if task.id not in guarded]
     )
 
 
-def _guarded(suite: Suite, task: Task) -> Iterator[tuple[Source, set[_Window]]]:
-    """The fingerprints of the files that may be edited or are the task's tests, then those that only the repair has."""
+def _guarded(suite: Suite, task: Task, elsewhere: Collection[str]) -> Iterator[tuple[Source, set[_Window]]]:
+    """The fingerprints of the files that may be edited or are the task's tests, then those that only the repair has;
+    without the files that others have too.
+    """
     tests = {test.partition("::")[0] for test in task.expected_tests}
     before: set[_Window] = set()
     for path in task.tree.paths:
-        if task.may_edit(path) or path in tests:
+        if (task.may_edit(path) or path in tests) and task.tree.file(path).digest not in elsewhere:
             windows = _windows(_normal_lines(task.tree, path))
             before |= windows
             yield Source(task.id, path), windows
     repaired = suite.reference(task)
     if repaired is not None:
-        for path in filter(task.may_edit, repaired.paths):
+        for path in filter(task.may_edit, repaired.edits):
             yield Source(task.id, path, reference=True), _windows(_normal_lines(repaired, path)) - before
 
 
-def _lines_of_trees(suite: Suite, tasks: Iterable[Task]) -> Iterator[list[str]]:
-    """The lines of every file of the tasks, before and after repair; equal files once."""
-    seen: set[str] = set()
+def _files_of(suite: Suite, tasks: Iterable[Task]) -> Iterator[tuple[str, tuple[Workspace, str]]]:
+    """Every file of the tasks by its digest, before and after repair."""
     for task in tasks:
         for tree in (task.tree, suite.reference(task)):
             for path in tree.paths if tree else ():
-                if tree and (digest := tree.file(path).digest) not in seen:
-                    seen.add(digest)
-                    yield _normal_lines(tree, path)
+                if tree:
+                    yield tree.file(path).digest, (tree, path)
 
 
 def _normal_lines(tree: Workspace, path: str) -> list[str]:

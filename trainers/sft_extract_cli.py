@@ -15,10 +15,10 @@ from harness.run_files import refuse_run_file
 from harness.trace_store import TRACES, TraceStore
 from harness.versions import versions
 from sandboxes.base import Isolation
-from sandboxes.choose import open_backend
 from sandboxes.verdict_cache import CachedBackend, verdict_directory
 from suites.base import load
 from suites.fetch import mirror_directory
+from suites.opening import open_for, prepared
 from trainers.card import Card, Source, atomic_file, card_paths, command_line, leakage_words, token_figures, write_card
 from trainers.extract import Drop, Rules
 from trainers.formats import Granularity, Target
@@ -197,10 +197,12 @@ def _played(args: argparse.Namespace, paths: Sequence[SolvingPath], directory: P
     with TraceStore(directory) as store:
         if not paths:
             return {}
-        backend, notices = open_backend(
-            args.sandbox, args.base_image, False, Isolation(args.isolation), args.num_workers
-        )
-        for line in (f"{len(paths)} solving paths are played in sandbox {backend.name}", *notices):
+        tasks, left_out = [path.task for path in paths], []
+        for suite in {id(path.suite): path.suite for path in paths}.values():
+            left_out += prepared(suite, [path.task for path in paths if path.suite is suite], args.num_workers)[1]
+        isolation = Isolation(args.isolation)
+        backend, notices = open_for(tasks, args.sandbox, args.base_image, False, isolation, args.num_workers)
+        for line in (*left_out, f"{len(paths)} solving paths are played in sandbox {backend.name}", *notices):
             print(f"repo-agent: {line}", file=sys.stderr)
         with closing(CachedBackend(backend, verdict_directory())) as cached:
             return dict(play_paths(paths, store, cached, args.num_workers))

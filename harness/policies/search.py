@@ -1,8 +1,9 @@
 """`search`: a repair policy without a model, the baseline that every model should beat.
 
-It reads the files that may be edited and their tests, writes one file back unchanged to learn what fails, then tries
-one-edit candidates (see `mutation`) until the driver's feedback says that the tests pass. Where no single edit is
-enough, it goes on from candidates that made more tests pass. It uses the tools and the feedback that any policy has.
+It reads the files that may be edited and their tests, of a large repository those that the tests lead to (see
+`reading`), writes one file back unchanged to learn what fails, then tries one-edit candidates (see `mutation`) until
+the driver's feedback says that the tests pass. Where no single edit is enough, it goes on from candidates that made
+more tests pass. It uses the tools and the feedback that any policy has.
 
 A search is written as a generator of messages; `SearchPolicy` is nevertheless a function of the conversation and the
 seed: it keeps running searches only as a memo, and plays an unknown conversation again from its start. At a temperature
@@ -24,11 +25,11 @@ from functools import partial
 
 from harness.errors import RolloutEnd
 from harness.policies.mutation import PARSING, Edit, Symptoms, edits
+from harness.policies.reading import read_repository
 from harness.policies.scripted import AtOnce
 from harness.policy import Policy, PolicyInfo
 from harness.records import Completion, Message, Sampling, StopReason, Task
-from tools.globs import matches
-from tools.protocol import RESULT_HEAD, call_text, final_text
+from tools.protocol import call_text, final_text
 
 MAX_ITERS = 700
 """The default budget of steps; nearly every step is one candidate."""
@@ -94,27 +95,13 @@ class _Solved(Exception):
 
 def search(goal: str, dice: Dice) -> _Search:
     """The messages of one search; it is sent the observations."""
-    listing = yield call_text("list_files", max_files=2000)
-    paths = [line for line in listing.splitlines()[1:] if line.endswith(".py")]
-    patterns = _after(goal, "Files that may be edited: ").split(", ")
-    sources = yield from _read([path for path in paths if matches(path, patterns)])
-    tests = yield from _read([path for path in paths if path.rpartition("/")[2].startswith("test_")])
+    sources, tests = yield from read_repository(goal)
     try:
         yield from _repair(sources, tests, dice)
         summary = "no candidate made the tests pass"
     except _Solved as solved:
         summary = str(solved)
     yield final_text(summary)
-
-
-def _read(paths: Sequence[str]) -> Generator[str, str, _Sources]:
-    sources: _Sources = {}
-    for path in paths:
-        answer = yield call_text("read_file", rel_path=path, max_chars=100_000)
-        content = answer.removeprefix(f"{RESULT_HEAD}\n")
-        if not content.startswith(("error:", "[empty file]")):
-            sources[path] = content
-    return sources
 
 
 def _repair(sources: _Sources, tests: _Sources, dice: Dice) -> _Search:
@@ -237,10 +224,6 @@ def _verdict(observation: str) -> Verdict | None:
     if not found:
         return None
     return Verdict(found[1] == "PASS", int(found[2]), observation[found.start() :])
-
-
-def _after(text: str, label: str) -> str:
-    return text.partition(label)[2].partition("\n")[0]
 
 
 class SearchPolicy:

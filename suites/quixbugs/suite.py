@@ -41,7 +41,7 @@ class QuixbugsSuite(RepoSuite):
 
     @cached_property
     def _files(self) -> dict[str, File]:
-        repository = git_repository(UPSTREAM, COMMIT, self.mirror)
+        repository = git_repository(UPSTREAM, [COMMIT], self.mirror)
         return git_files(repository, COMMIT, _is_python_side)
 
     @cached_property

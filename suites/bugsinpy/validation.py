@@ -1,0 +1,104 @@
+"""What the runs of a bug's trees say of it: its state, for the status file."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from harness.records import Task
+from sandboxes.base import SandboxBackend
+from suites.bugsinpy.status import BugStatus, State
+from suites.bugsinpy.suite import BugsinpySuite
+from suites.validate import Validation, validated
+
+NOT_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"}
+"""The environment of a locale that knows no more than Latin-1, whatever locales an image has."""
+NETWORK = re.compile(
+    r"Name or service not known|Temporary failure in name resolution|Network is unreachable|getaddrinfo failed"
+    r"|NameResolutionError|nodename nor servname|Connection refused"
+)
+
+
+def states_without_runs(suite: BugsinpySuite, unprepared: Mapping[str, str]) -> dict[str, BugStatus]:
+    """The bugs that cannot even be run, and why."""
+    states = {bug: BugStatus(bug=bug, state=State.UNREADABLE, why=why) for bug, why in suite.unreadable.items()}
+    for bug in suite.bugs.values():
+        if bug.compiles:
+            why = "its extension modules would have to be compiled in the tree"
+            states[bug.id] = BugStatus(bug=bug.id, state=State.COMPILES, why=why)
+        elif bug.id in unprepared:
+            states[bug.id] = BugStatus(bug=bug.id, state=State.NO_ENVIRONMENT, why=unprepared[bug.id])
+    return states
+
+
+def bug_states(
+    suite: BugsinpySuite,
+    backend: SandboxBackend,
+    tasks: Sequence[Task],
+    workers: int,
+    repeats: int,
+    on_done: Callable[[BugStatus | None, Validation], None],
+) -> None:
+    """Run candidates; `on_done` is told of each as it ends: its state is None where the sandbox failed."""
+
+    lock = threading.Lock()
+
+    def one(task: Task) -> None:
+        status, seen = bug_state(suite, backend, task, repeats)
+        with lock:
+            on_done(status, seen)
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(one, tasks))
+
+
+def bug_state(
+    suite: BugsinpySuite, backend: SandboxBackend, task: Task, repeats: int
+) -> tuple[BugStatus | None, Validation]:
+    """Run one bug, and where that shows nothing once more under another locale."""
+    seen = validated(suite, backend, task, repeats)
+    if not seen.repeats:
+        return None, seen
+    status = _status(suite, task, seen)
+    if status.state is State.BUGGY_PASSES:
+        again = validated(suite, backend, replace(task, env=task.env | NOT_UTF8), 1)
+        if again.valid:
+            why = f"fails only where the locale is not UTF-8: {', '.join(again.failing[:3])}"
+            status = status.model_copy(update={"state": State.NEEDS_LATIN1, "why": why})
+    return status, seen
+
+
+def _status(suite: BugsinpySuite, task: Task, seen: Validation) -> BugStatus:
+    state, why = _state(seen)
+    reproduced = state is State.REPRODUCED
+    return BugStatus(
+        bug=task.id,
+        state=state,
+        why=why,
+        environment=suite.bugs[task.id].environment.fingerprint,
+        expected=seen.expected if reproduced else (),
+        failing=seen.failing if reproduced else (),
+        quarantined=seen.quarantined,
+        messages=seen.messages if reproduced else {},
+        run_s=seen.run_s,
+        slowest_s=seen.slowest_s,
+        repeats=seen.repeats,
+    )
+
+
+def _state(seen: Validation) -> tuple[State, str]:
+    said = "\n".join(seen.messages.values())
+    last = said.strip().splitlines()[-1:] or ["no test was seen"]
+    if not seen.expected or seen.reference != 1.0:
+        found = NETWORK.search(said)
+        if seen.quarantined and not seen.expected:
+            return State.FLAKY, f"on the fixed tree: {', '.join(seen.quarantined[:3])}"
+        return (State.NEEDS_NETWORK, found.group()) if found else (State.FIXED_FAILS, seen.error or last[0][:200])
+    if seen.failing:
+        return State.REPRODUCED, ""
+    if seen.nothing != 1.0 or seen.quarantined:
+        return State.FLAKY, "the tests that fail on the buggy tree pass there at times"
+    return State.BUGGY_PASSES, f"all {len(seen.expected)} tests pass on the buggy tree too"

@@ -1,0 +1,43 @@
+"""What tasks need before they can be played: their trees and images on this machine, and a backend that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from harness.errors import UsageError
+from harness.progress import notice
+from harness.records import Task
+from sandboxes.base import Isolation, SandboxBackend
+from sandboxes.choose import open_backend
+from suites.base import Suite
+
+
+def prepared(suite: Suite, tasks: Sequence[Task], workers: int) -> tuple[list[Task], list[str]]:
+    """The tasks that can be played here, and a line for each that cannot. Progress goes to standard error."""
+    left_out: Mapping[str, str] = suite.prepare(tasks, workers, notice)
+    lines = [f"left out: {task}: {why}" for task, why in left_out.items()]
+    return [task for task in tasks if task.id not in left_out], lines
+
+
+def open_for(
+    tasks: Sequence[Task],
+    choice: str,
+    base_image: str = "",
+    trusted: bool = False,
+    isolation: Isolation = Isolation.CONTAINER,
+    workers: int = 2,
+) -> tuple[SandboxBackend, list[str]]:
+    """As `sandboxes.choose.open_backend`; tasks with images of their own need Docker, and no base image.
+
+    Raises:
+        UsageError: another sandbox was asked for.
+        SandboxUnavailable: see there.
+    """
+    image = next((task.image for task in tasks if task.image), "")
+    if not image:
+        return open_backend(choice, base_image, trusted, isolation, workers)
+    if choice not in ("auto", "docker"):
+        raise UsageError(
+            f"tasks such as {tasks[0].id} have images of their own: they need --sandbox docker, not {choice}"
+        )
+    return open_backend("docker", image, trusted, isolation, workers)

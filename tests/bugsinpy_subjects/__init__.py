@@ -1,0 +1,1 @@
+"""The invented subject repositories of the small BugsInPy world, and their bugs."""

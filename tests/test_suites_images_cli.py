@@ -1,0 +1,191 @@
+"""`repo-agent images`, on a suite of two environments that are really built."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import docker
+import docker.errors
+import pytest
+
+import repo_agent
+from sandboxes import leftovers
+from sandboxes.base import SandboxError
+from sandboxes.build_container import BuildContainer
+from sandboxes.docker_images import pulled_image
+from sandboxes.image_store import stored_images
+from sandboxes.pip_settings import PipSettings
+from sandboxes.python_images import base_image
+from sandboxes.python_spec import PythonSpec
+from sandboxes.run_scope import LABEL, RunScope
+from suites.base import SUITES, SubsetSuite
+from suites.environments import environments_of, prepare
+from suites.images_cli import main
+from suites.minibugs.suite import MinibugsSuite
+
+GOOD = PythonSpec("3.7", ("six==1.12.0",))
+HOPELESS = PythonSpec("2.7", ("six==1.12.0",))
+PLAYED_IN = {GOOD: 2, HOPELESS: 1}
+
+
+class TwoEnvironments(MinibugsSuite):
+    """Tasks of minibugs that say that they need images."""
+
+    def environments(self) -> Mapping[PythonSpec, Sequence[str]]:
+        ids = iter(task.id for task in self.tasks())
+        return {spec: [next(ids) for _ in range(count)] for spec, count in PLAYED_IN.items()}
+
+
+@pytest.fixture(autouse=True)
+def suite(monkeypatch: pytest.MonkeyPatch) -> TwoEnvironments:
+    made = TwoEnvironments()
+    monkeypatch.setitem(SUITES, "two", ("two environments", lambda mirror, part: made))
+    return made
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[docker.DockerClient]:
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(leftovers.engine(300))
+            pulled_image(found, base_image(GOOD.python), "")
+        except SandboxError as error:
+            pytest.skip(f"no Docker with old Pythons: {error}")
+        yield found
+        with contextlib.suppress(docker.errors.ImageNotFound):
+            found.images.remove(GOOD.image)
+
+
+def test_a_suite_says_which_tasks_need_which_environment(suite: TwoEnvironments) -> None:
+    ids = [task.id for task in suite.tasks()]
+    assert environments_of(suite) == {GOOD: (ids[0], ids[1]), HOPELESS: (ids[2],)}
+    assert environments_of(SubsetSuite("some", suite, (ids[1], ids[7]))) == {GOOD: (ids[1],)}
+
+
+def test_a_suite_without_environments_needs_no_images(capsys: pytest.CaptureFixture[str]) -> None:
+    assert repo_agent.main(["images", "plan", "minibugs"]) == 2
+    assert capsys.readouterr().err == "repo-agent: error: suite minibugs needs no images\n"
+
+
+@pytest.mark.docker
+def test_a_plan_says_what_is_missing(client: docker.DockerClient, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "two"]) == 0
+    said = capsys.readouterr().out
+    assert GOOD.fingerprint in said
+    assert "2 environments, 0 built, 2 missing" in said
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_what_fails_is_one_line_and_the_others_are_built(
+    client: docker.DockerClient, suite: TwoEnvironments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build", "two"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    (failed,) = [line for line in lines if "FAILED" in line]
+    assert failed.endswith("FAILED: environments are made for Python 3.6 to 3.11, not 2.7")
+    assert any(re.search(rf"{GOOD.fingerprint}  Python 3\.7  \d+ s  \d+ MB  added: .*pytest==", line) for line in lines)
+    assert lines[-1].startswith("1 of 2 are there, 1 failed; ")
+    said: list[str] = []
+    tasks = suite.tasks()[:4]
+    assert prepare(suite, tasks, 1, said.append) == {
+        tasks[2].id: "its environment cannot be built: environments are made for Python 3.6 to 3.11, not 2.7"
+    }
+    assert said[0] == "1 of 2 environments are missing: building them"
+    assert main(["build", "two", "--limit", "1"]) == 0
+    assert "is there" in capsys.readouterr().out
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_what_is_built_is_listed_and_verified(client: docker.DockerClient, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["build", "two", "--limit", "1"])
+    assert main(["ls"]) == 0
+    assert GOOD.fingerprint in capsys.readouterr().out
+    assert main(["verify", "two"]) == 1
+    said = capsys.readouterr().out
+    assert re.search(rf"{GOOD.fingerprint}  Python 3\.7\.\d+  works  pytest 7", said)
+    assert f"{HOPELESS.fingerprint}  BROKEN  it is missing" in said
+    assert said.endswith("1 of 2 images work, 1 do not\n")
+
+
+@pytest.fixture
+def outdated(client: docker.DockerClient) -> Iterator[str]:
+    """The name of an image that no recipe of today makes."""
+    name = f"repo-agent-env:{'0' * 16}"
+    scope = RunScope(engine=True)
+    with contextlib.closing(scope):
+        base = pulled_image(client, base_image(GOOD.python), "")
+        with BuildContainer(client, base, scope, PipSettings({})) as container:
+            container.run(["mkdir", "/old"])
+            container.commit(name, {f"{LABEL}.fingerprint": "0" * 16, f"{LABEL}.recipe": "0"})
+    yield name
+    with contextlib.suppress(docker.errors.ImageNotFound):
+        client.images.remove(name)
+
+
+@pytest.mark.docker
+def test_an_image_of_another_recipe_is_removed_once_that_is_agreed_to(
+    outdated: str, client: docker.DockerClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {image.name for image in stored_images(client)}
+    assert outdated in before
+    with open("/dev/null", encoding="utf-8") as nobody:
+        monkeypatch.setattr(sys, "stdin", nobody)
+        assert repo_agent.main(["images", "prune"]) == 2
+    assert "only with --yes" in capsys.readouterr().err
+    assert outdated in {image.name for image in stored_images(client)}
+    assert main(["prune", "--yes"]) == 0
+    assert outdated not in {image.name for image in stored_images(client)}
+    assert "removed 1 of 1 images" in capsys.readouterr().out
+
+
+@pytest.mark.docker
+def test_a_broken_image_is_told_by_verify(
+    outdated: str, client: docker.DockerClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from suites.images_cli import _verified
+
+    (image,) = [image for image in stored_images(client) if image.name == outdated]
+    with contextlib.closing(RunScope(engine=True)) as scope:
+        assert not _verified(client, scope, outdated, image)
+    assert "BROKEN  its labels do not say what it was made from" in capsys.readouterr().out
+
+
+@pytest.mark.docker
+def test_what_is_not_built_cannot_be_exported(
+    client: docker.DockerClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert repo_agent.main(["images", "export", "two", "--out", str(tmp_path / "x.tar")]) == 2
+    assert "of 2 images are not built" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.docker
+def test_a_file_that_is_no_export_is_one_line(
+    client: docker.DockerClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.tar").write_bytes(b"\0" * 5000)
+    assert repo_agent.main(["images", "import", str(tmp_path / "x.tar")]) == 2
+    assert repo_agent.main(["images", "import", str(tmp_path / "none.tar")]) == 2
+    torn, none = capsys.readouterr().err.splitlines()
+    assert torn.startswith(f"repo-agent: error: {tmp_path / 'x.tar'} is torn")
+    assert "No such file" in none
+
+
+def test_an_engine_that_is_away_is_one_line() -> None:
+    argv = [sys.executable, "-m", "repo_agent", "images", "ls"]
+    environment = {
+        "DOCKER_HOST": "unix:///nowhere.sock",
+        "PATH": "",
+        "PYTHONPATH": str(Path(repo_agent.__file__).parent),
+    }
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "repo-agent: error: no Docker engine answers\n"
