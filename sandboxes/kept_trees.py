@@ -79,7 +79,8 @@ class KeptTree:
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
-        listed = (kept_directory() / self.digest / "paths").read_text(encoding="utf-8")
+        with _known_faults():
+            listed = (kept_directory() / self.digest / "paths").read_text(encoding="utf-8")
         return tuple(listed.split("\0")[:-1])
 
     @cached_property
@@ -93,7 +94,17 @@ class KeptTree:
     def file(self, path: str) -> File:
         if path not in self._known:
             raise KeyError(path)
-        return _contents.get(self._root + path)
+        with _known_faults():
+            return _contents.get(self._root + path)
+
+
+@contextlib.contextmanager
+def _known_faults() -> Iterator[None]:
+    """Somebody removed the tree, or the disk fails: that is no fault of what is done with it."""
+    try:
+        yield
+    except OSError as error:
+        raise SandboxError(f"a kept tree cannot be read: {error.filename}: {error.strerror}") from error
 
 
 def _read(path: str) -> File:

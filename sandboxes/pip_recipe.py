@@ -24,8 +24,10 @@ from sandboxes.python_spec import PythonSpec
 Run = Callable[[Sequence[str]], tuple[int, str]]
 """Runs a command inside: exit code and output. Raises SandboxError."""
 PIP = ("python3", "-m", "pip")
-TOOLS = ("pip==21.3.1", "setuptools==57.5.0", "wheel==0.37.1", "cython<3")
-"""The last pip for Python 3.6, the last setuptools with use_2to3, and what old extension modules are written in."""
+TOOLS = ("pip==21.3.1", "setuptools==57.5.0", "wheel==0.37.1")
+"""The last pip for Python 3.6, and the last setuptools with use_2to3."""
+CYTHON = "cython<3"
+"""What old extension modules are written in."""
 PYTHONS = frozenset((3, minor) for minor in range(6, 12))
 """What these tools run on."""
 OWN = frozenset({"pip", "pkg-resources", "distribute"})
@@ -131,17 +133,18 @@ class PipRecipe:
         self._relaxed: dict[str, str] = {}
         self._dropped: dict[str, str] = {}
         self._candidates: dict[str, list[str]] = {}
-        self._versions: dict[str, int] = {}
+        self._seen: _Look | None = None
 
     def install(self, spec: PythonSpec) -> Installed:
         """Make the environment. Raises SandboxError, and NoCompiler where one is needed first."""
         named = {name_of(line) for line in (*spec.requirements, *spec.extras)}
-        self._bootstrap("cython" in named)
+        tools = [*TOOLS, CYTHON] if spec.requirements or "cython" in named else TOOLS  # extras are not built with it
+        self._bootstrap("cython" in named, tools)
         for line in spec.requirements:
             if name_of(line) in OWN:
                 self._dropped[line] = "the recipe has its own"
         self._settle([line for line in spec.requirements if line not in self._dropped], ["--no-deps"])
-        if "cython" not in named:
+        if "cython" not in named and CYTHON in tools:
             self._pip(["uninstall", "--yes", "cython"])
         self._install_extras([line for line in spec.extras if name_of(line) not in OWN])
         asked_for = set(self._packages())
@@ -153,9 +156,9 @@ class PipRecipe:
         python = self._look()["python"]
         return Installed(python, self._relaxed, self._dropped, tuple(added), tuple(packages))
 
-    def _bootstrap(self, cython_is_named: bool) -> None:
-        self._write(BUILDS, [] if cython_is_named else ["cython<3"])
-        code, output = self._pip(["install", *TOOLS])
+    def _bootstrap(self, cython_is_named: bool, tools: Sequence[str]) -> None:
+        self._write(BUILDS, [] if cython_is_named else [CYTHON])
+        code, output = self._pip(["install", *tools])
         if code:
             raise SandboxError(f"pip itself cannot be installed: {fault_of(output).why}")
 
@@ -175,6 +178,7 @@ class PipRecipe:
             raise SandboxError(f"the package index does not answer: {error}") from error
 
     def _pip_once(self, arguments: Sequence[str]) -> tuple[int, str]:
+        self._seen = None
         code, output = self._run(["env", f"PIP_CONSTRAINT={BUILDS}", *PIP, *arguments])  # isolated builds heed it, too
         if code:
             fault = fault_of(output)
@@ -312,11 +316,13 @@ class PipRecipe:
         return sorted((f"{name}=={version}" for name, version in packages.items()), key=str.lower)
 
     def _look(self) -> _Look:
-        code, output = self._run(["python3", "-W", "ignore", "-c", LOOK])
-        if code:
-            raise SandboxError(f"the environment cannot be looked at: {in_a_few_words(output[-200:])}")
-        found: _Look = json.loads(output.splitlines()[-1])
-        return found
+        """Looked at again once pip has run."""
+        if self._seen is None:
+            code, output = self._run(["python3", "-W", "ignore", "-c", LOOK])
+            if code:
+                raise SandboxError(f"the environment cannot be looked at: {in_a_few_words(output[-200:])}")
+            self._seen = json.loads(output.splitlines()[-1])
+        return self._seen
 
     def _finish(self) -> None:
         self._must_run("python3", "-c", FINISH)
@@ -324,6 +330,7 @@ class PipRecipe:
         self._must_run(*importing)  # its modules of the standard library are compiled
 
     def _must_run(self, *argv: str) -> None:
+        self._seen = None
         code, output = self._run(argv)
         if code:
             raise SandboxError(f"the environment is of no use: {in_a_few_words(output.strip()[-100:])}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from harness.errors import UsageError
 from harness.records import Task
+from sandboxes.image_store import stored_images
+from sandboxes.leftovers import engine
 from sandboxes.python_images import BuildFailure, Built, Outcome, PythonImages
 from sandboxes.python_spec import PythonSpec
 from suites.base import SubsetSuite, Suite
@@ -51,6 +53,20 @@ def prepare(
         outcomes = images.build_all(missing, jobs, lambda outcome: say(described(outcome)))
     failed = {outcome.spec: outcome.why for outcome in outcomes if isinstance(outcome, BuildFailure)}
     return {task: f"its environment cannot be built: {why}" for spec, why in failed.items() for task in users[spec]}
+
+
+def deviations_of(images: Iterable[str]) -> list[str]:
+    """A line for each of these images that does not hold what was asked for. Raises SandboxError."""
+    wanted = set(images)
+    with engine() as client:
+        stored = [image for image in stored_images(client) if image.name in wanted]
+    lines = []
+    for image in stored:
+        relaxed = [f"{line} -> {version}" for line, version in image.recorded("relaxed").items()]
+        changes = [("relaxed", relaxed), ("left out", list(image.recorded("dropped")))]
+        said = "; ".join(f"{kind} {', '.join(found)}" for kind, found in changes if found)
+        lines += [f"environment {image.fingerprint} (Python {image.said('python')}): {said}"] if said else []
+    return lines
 
 
 def described(outcome: Outcome) -> str:

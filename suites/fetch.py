@@ -25,6 +25,10 @@ MIRROR_VARIABLE = "REPO_AGENT_MIRROR"
 FETCH_S = 3600
 
 
+class NotFetched(UsageError):
+    """A repository that cannot be had at all."""
+
+
 def mirror_directory(given: Path | None = None) -> Path | None:
     """The mirror in force: the given one, else REPO_AGENT_MIRROR. Raises UsageError where it is no directory."""
     path = given or (Path(os.environ[MIRROR_VARIABLE]) if os.environ.get(MIRROR_VARIABLE) else None)
@@ -43,7 +47,7 @@ def git_repository(name: str, commits: Sequence[str], mirror: Path | None = None
     """
     cached = cache_directory() / "git" / f"{name}.git"
     if not _lacks(cached, commits):
-        return cached
+        return _served(cached, name, mirror_directory(mirror))
     source = _source(name, mirror_directory(mirror))
     with _alone(cached):
         if _lacks(cached, commits) and not _fetched_more(cached, source, commits):
@@ -63,6 +67,18 @@ def _alone(cached: Path) -> Iterator[None]:
             yield
     except OSError as error:
         raise UsageError(f"cannot keep a repository in {cached.parent}: {error.strerror}") from error
+
+
+def _served(cached: Path, name: str, mirror: Path | None) -> Path:
+    """A clone that was made without contents takes them from the mirror in force, where that has the repository."""
+    if mirror and _is_partial(cached):
+        with contextlib.suppress(NotFetched):
+            git(cached, "config", "remote.origin.url", _source(name, mirror))
+    return cached
+
+
+def _is_partial(repository: Path) -> bool:
+    return git(repository, "config", "remote.origin.promisor").stdout.strip() == b"true"
 
 
 def _lacks(repository: Path, commits: Sequence[str]) -> str:
@@ -93,7 +109,7 @@ def _clone(name: str, source: str, cached: Path, mirror: Path | None) -> None:
         clone = Path(scratch) / "clone.git"
         done = git(None, "clone", "--quiet", "--bare", "--filter=blob:none", source, str(clone))
         if done.returncode:
-            raise UsageError(f"cannot fetch {name} from {source} ({why(done)}): {_advice(name, mirror)}")
+            raise NotFetched(f"cannot fetch {name} from {source} ({why(done)}): {_advice(name, mirror)}")
         git(clone, "config", "gc.auto", "0")  # trees that are made here hang on no branch
         if cached.exists():
             shutil.rmtree(cached, ignore_errors=True)
@@ -118,7 +134,7 @@ def _source(name: str, mirror: Path | None) -> str:
     for candidate in (mirror / f"{name}.bundle", mirror / f"{name}.git", mirror / name):
         if candidate.exists():
             return str(candidate.resolve())
-    raise UsageError(f"the mirror {mirror} has no {name}.bundle")
+    raise NotFetched(f"the mirror {mirror} has no {name}.bundle")
 
 
 def git(
@@ -178,7 +194,7 @@ _MODES = {str(mode): mode for mode in Mode}
 
 def _fetch_contents(repository: Path, tree: str) -> None:
     """What a partial clone lacks, in one go; asked for one by one they would take a connection each."""
-    if git(repository, "config", "remote.origin.promisor").stdout.strip() != b"true":
+    if not _is_partial(repository):
         return
     said = git(repository, "rev-list", "--objects", "--missing=print", "--no-walk", tree).stdout
     missing = sorted(line[1:].decode() for line in said.splitlines() if line.startswith(b"?"))

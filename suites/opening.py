@@ -10,13 +10,19 @@ from harness.records import Task
 from sandboxes.base import Isolation, SandboxBackend
 from sandboxes.choose import open_backend
 from suites.base import Suite
+from suites.environments import deviations_of
 
 
 def prepared(suite: Suite, tasks: Sequence[Task], workers: int) -> tuple[list[Task], list[str]]:
-    """The tasks that can be played here, and a line for each that cannot. Progress goes to standard error."""
+    """The tasks that can be played here; a line for each that cannot, and for each image that is not as was asked for.
+
+    Progress goes to standard error.
+    """
     left_out: Mapping[str, str] = suite.prepare(tasks, workers, notice)
     lines = [f"left out: {task}: {why}" for task, why in left_out.items()]
-    return [task for task in tasks if task.id not in left_out], lines
+    playable = [task for task in tasks if task.id not in left_out]
+    images = {task.image for task in playable if task.image}
+    return playable, lines + (deviations_of(images) if images else [])
 
 
 def open_for(

@@ -21,6 +21,7 @@ from sandboxes.kept_trees import KeptTree, _Contents, keep, kept_directory
 from sandboxes.tree_store import KEPT, TreeStore
 from sandboxes.workspace import DirectoryTree, File, MappingTree, Mode, Workspace
 from tests.small_disk import small_disk
+from tests.test_sandboxes_docker import _Refused
 
 TREE = MappingTree(
     {
@@ -319,15 +320,6 @@ def test_verdicts_are_those_of_a_copied_tree_with_relative_paths(mounted: Docker
     assert "/work" not in str(outcomes(one))
     assert BASES not in str(outcomes(one)) + one.output
     assert (one.tampered, one.canaries_missing) == ("", False)
-
-
-class _Refused(DockerBackend):
-    """An engine that grants no SYS_ADMIN, as a security module may do."""
-
-    def _host_config(self, resources: Resources, disk_bytes: int) -> dict[str, object]:
-        config = super()._host_config(resources, disk_bytes)
-        config["cap_add"] = [name for name in config["cap_add"] if name != "SYS_ADMIN"]
-        return config
 
 
 @pytest.mark.docker

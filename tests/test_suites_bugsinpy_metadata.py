@@ -123,7 +123,7 @@ def test_additions_reach_their_bugs(read: Read) -> None:
     bugs = by_id(read)
     assert bugs["PySnooper-2"].environment.extras == ("future==0.18.2", "python-toolbox", "six")
     assert bugs["PySnooper-3"].environment.extras == ("decorator", "future==0.18.2", "python-toolbox", "six")
-    assert {"future==0.18.2", "pytest-mock"} == set(bugs["cookiecutter-3"].environment.extras)
+    assert {"future==0.18.2", "pytest-cov", "pytest-mock"} == set(bugs["cookiecutter-3"].environment.extras)
     assert bugs["luigi-17"].environment.extras == ("sqlalchemy",)
     assert bugs["luigi-18"].environment.extras == ()
     repositories = {bug.repository for bug in read[0]}

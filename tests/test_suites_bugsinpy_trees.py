@@ -139,18 +139,18 @@ def test_a_tree_is_the_same_wherever_it_is_made(
 ) -> None:
     here = {bug: task.tree.digest for bug, task in tasks.items()}
     monkeypatch.setenv("REPO_AGENT_CACHE", str(tmp_path))
-    there = {task.id: task.tree.digest for task in BugsinpySuite(world.mirror).candidates() if task.id in tasks}
-    assert there == here
+    there = {task.id: task.tree.digest for task in BugsinpySuite(world.mirror, ":ferry").candidates()}
+    assert there.items() <= here.items()
     assert len(set(here.values())) == len(here)
 
 
 def test_what_is_kept_makes_git_needless_the_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPO_AGENT_CACHE", str(tmp_path / "cache"))
     world = build_world(tmp_path)
-    first = {task.id: files_of(task.tree) for task in BugsinpySuite(world.mirror, ":tally").candidates()}
+    first = {task.id: files_of(task.tree) for task in BugsinpySuite(world.mirror, ":tally-3").candidates()}
     shutil.rmtree(tmp_path / "cache" / "git" / "inkwell" / "tally.git")
     (world.mirror / "inkwell" / "tally.bundle").unlink()
-    second = BugsinpySuite(world.mirror, ":tally")
+    second = BugsinpySuite(world.mirror, ":tally-3")
     assert {task.id: files_of(task.tree) for task in second.candidates()} == first
     with pytest.raises(UsageError, match=r"^the mirror \S+ has no inkwell/tally.bundle$"):
         second.reference(second.candidates()[0])

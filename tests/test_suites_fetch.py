@@ -232,6 +232,17 @@ def test_a_clone_from_a_server_is_brought_up_to_date(server: Server, work: Work)
     assert contents(repository, first)["f0.txt"] == b"0\n"
 
 
+def test_a_clone_from_a_server_takes_what_is_new_from_a_mirror(server: Server, work: Work, tmp_path: Path) -> None:
+    first = work.git("rev-parse", "HEAD")
+    server.serve(**FILTERING)
+    git_repository(NAME, [first])
+    shutil.rmtree(server.place)
+    second = work.commit({f"f{number}.txt": b"newer\n" for number in range(5)})
+    work.into(tmp_path / "mirror" / f"{NAME}.bundle")
+    repository = git_repository(NAME, [first, second], tmp_path / "mirror")
+    assert set(contents(repository, second).values()) == {b"newer\n"}
+
+
 def test_a_commit_that_the_server_does_not_have_is_one_line(server: Server, work: Work) -> None:
     server.serve(**FILTERING)
     with pytest.raises(UsageError, match=rf"^https://github.com/{NAME}.git does not hold commit {NOT_THERE}"):

@@ -1,4 +1,4 @@
-"""Validation finds out which tests tell a task's trees apart, and says what is wrong with a task that cannot be used."""
+"""Validation finds out which tests tell a task's trees apart, and says what is wrong with a task."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 
 from harness.errors import UsageError
 from harness.records import Task
-from sandboxes.base import Limits, Resources, Sandbox, SandboxBackend, SandboxError
+from sandboxes.base import Isolation, Limits, Resources, Sandbox, SandboxBackend, SandboxError
 from sandboxes.local_sandbox import LocalBackend
+from sandboxes.pool import Pool
 from sandboxes.workspace import MappingTree, Workspace
-from suites.base import RepoSuite, load
+from suites.base import RepoSuite
 from suites.bugsinpy.status import BugStatus, State
 from suites.bugsinpy.suite import BugsinpySuite
 from suites.bugsinpy.validation import bug_states, states_without_runs
@@ -77,6 +78,14 @@ class Maker:
         return ByHand(tasks, {task.id: task.tree.write("code_under_test.py", FIXED) for task in tasks})
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Pool]:
+    """Sandboxes that serve all tests of this module: to start one takes longer than what is run here."""
+    backend = Pool(LocalBackend(Isolation.RUN), 1)
+    yield backend
+    backend.close()
+
+
 @pytest.fixture
 def maker(tmp_path: Path) -> Maker:
     return Maker(tmp_path)
@@ -90,7 +99,7 @@ test.__test__ = False  # type: ignore[attr-defined]
 TELLS = test("steady", "is_fixed()")
 
 
-def validation(maker: Maker, backend: SandboxBackend, tests: str, repeats: int = 3) -> Validation:
+def validation(maker: Maker, backend: SandboxBackend, tests: str, repeats: int = 2) -> Validation:
     task = maker.task(tests)
     return validated(maker.suite(task), backend, task, repeats)
 
@@ -102,10 +111,8 @@ def of(*names: str) -> tuple[str, ...]:
 # ---- repeats
 
 
-def test_steady_tests_are_expected_and_those_that_tell_the_trees_apart_are_named(
-    maker: Maker, local_backend: LocalBackend
-) -> None:
-    seen = validation(maker, local_backend, TELLS + test("both", "True") + test("neither", "False"), 2)
+def test_steady_tests_are_expected_and_those_that_tell_the_trees_apart_are_named(maker: Maker, shared: Pool) -> None:
+    seen = validation(maker, shared, TELLS + test("both", "True") + test("neither", "False"), 2)
     assert (seen.expected, seen.failing, seen.quarantined) == (of("both", "steady"), of("steady"), ())
     assert (seen.reference, seen.nothing, seen.buggy_passed, seen.repeats) == (1.0, 0.0, 1, 2)
     assert seen.valid
@@ -114,44 +121,44 @@ def test_steady_tests_are_expected_and_those_that_tell_the_trees_apart_are_named
 
 
 def test_a_test_that_fails_on_the_repair_at_times_is_quarantined_and_the_steady_ones_stay(
-    maker: Maker, local_backend: LocalBackend
+    maker: Maker, shared: Pool
 ) -> None:
-    seen = validation(maker, local_backend, TELLS + test("at_times", "runs('a') != 2"))
+    seen = validation(maker, shared, TELLS + test("at_times", "runs('a') != 2"))
     assert (seen.expected, seen.quarantined) == (of("steady"), of("at_times"))
     assert seen.valid
 
 
-def test_a_test_that_is_there_at_times_is_quarantined(maker: Maker, local_backend: LocalBackend) -> None:
+def test_a_test_that_is_there_at_times_is_quarantined(maker: Maker, shared: Pool) -> None:
     there = "if runs('a') != 2:\n    def test_seldom():\n        pass\n\n\n"
-    seen = validation(maker, local_backend, there + TELLS)
+    seen = validation(maker, shared, there + TELLS)
     assert (seen.expected, seen.quarantined) == (of("steady"), of("seldom"))
 
 
-def test_once_is_not_enough_to_see_that_a_test_is_flaky(maker: Maker, local_backend: LocalBackend) -> None:
-    seen = validation(maker, local_backend, TELLS + test("at_times", "runs('a') != 2"), 1)
+def test_once_is_not_enough_to_see_that_a_test_is_flaky(maker: Maker, shared: Pool) -> None:
+    seen = validation(maker, shared, TELLS + test("at_times", "runs('a') != 2"), 1)
     assert (seen.expected, seen.quarantined) == (of("at_times", "steady"), ())
 
 
 def test_a_test_that_passes_on_the_tasks_own_tree_at_times_does_not_tell_the_trees_apart(
-    maker: Maker, local_backend: LocalBackend
+    maker: Maker, shared: Pool
 ) -> None:
-    seen = validation(maker, local_backend, test("lucky", "is_fixed() or runs('a') == 2"))
+    seen = validation(maker, shared, test("lucky", "is_fixed() or runs('a') == 2"))
     assert (seen.expected, seen.failing) == (of("lucky"), ())
     assert (seen.reference, seen.nothing) == (1.0, 1.0)
     assert not seen.valid
 
 
-def test_one_lucky_test_beside_one_that_tells_is_no_harm(maker: Maker, local_backend: LocalBackend) -> None:
-    seen = validation(maker, local_backend, TELLS + test("lucky", "is_fixed() or runs('a') == 2"))
+def test_one_lucky_test_beside_one_that_tells_is_no_harm(maker: Maker, shared: Pool) -> None:
+    seen = validation(maker, shared, TELLS + test("lucky", "is_fixed() or runs('a') == 2"))
     assert (seen.failing, seen.buggy_passed, seen.nothing) == (of("steady"), 1, 0.0)
     assert seen.valid
 
 
-def test_a_run_that_is_cut_off_records_nothing_and_says_so(maker: Maker, local_backend: LocalBackend) -> None:
+def test_a_run_that_is_cut_off_records_nothing_and_says_so(maker: Maker, shared: Pool) -> None:
     """What it would have shown after that is not known."""
     task = maker.task(TELLS + "def test_hangs():\n    import time\n    time.sleep(60)\n")
-    task = replace(task, limits=Limits(wall_s=1.5), test_cpu_s=30)
-    seen = validated(maker.suite(task), local_backend, task)
+    task = replace(task, limits=Limits(wall_s=0.7), test_cpu_s=30)
+    seen = validated(maker.suite(task), shared, task)
     assert (seen.expected, seen.error) == ((), "the run went over its limits")
     assert not seen.valid
 
@@ -159,34 +166,34 @@ def test_a_run_that_is_cut_off_records_nothing_and_says_so(maker: Maker, local_b
 # ---- what is wrong with a task
 
 
-def test_a_repair_that_may_not_be_made_is_said_by_name(maker: Maker, local_backend: LocalBackend) -> None:
+def test_a_repair_that_may_not_be_made_is_said_by_name(maker: Maker, shared: Pool) -> None:
     task = maker.task(TELLS)
     repair = task.tree.write("code_under_test.py", FIXED).write("notes.txt", b"new\n")
-    seen = validated(ByHand((task,), {"one": repair}), local_backend, task)
+    seen = validated(ByHand((task,), {"one": repair}), shared, task)
     assert seen.error == "the repair changes what may not be edited: notes.txt"
     assert seen.valid  # the rest of it is enough
 
 
-def test_a_repair_of_which_nothing_is_allowed_scores_nothing(maker: Maker, local_backend: LocalBackend) -> None:
+def test_a_repair_of_which_nothing_is_allowed_scores_nothing(maker: Maker, shared: Pool) -> None:
     task = replace(maker.task(TELLS, of("steady")), protected=("code_under_test.py",))
-    seen = validated(maker.suite(task), local_backend, task)
+    seen = validated(maker.suite(task), shared, task)
     assert (seen.reference, seen.error) == (0.0, "the repair changes what may not be edited: code_under_test.py")
 
 
-def test_a_test_that_the_task_forgot_is_named(maker: Maker, local_backend: LocalBackend) -> None:
+def test_a_test_that_the_task_forgot_is_named(maker: Maker, shared: Pool) -> None:
     task = maker.task(TELLS + test("forgotten", "True"), of("steady"))
-    seen = validated(maker.suite(task), local_backend, task)
+    seen = validated(maker.suite(task), shared, task)
     assert (seen.unexpected, seen.valid) == (of("forgotten"), False)
 
 
-def test_a_repair_that_repairs_nothing_shows_how_it_fails(maker: Maker, local_backend: LocalBackend) -> None:
-    seen = validation(maker, local_backend, test("hopeless", "False, 'no hope'"), 1)
+def test_a_repair_that_repairs_nothing_shows_how_it_fails(maker: Maker, shared: Pool) -> None:
+    seen = validation(maker, shared, test("hopeless", "False, 'no hope'"), 1)
     assert (seen.reference, seen.expected) == (0.0, ())
     assert "no hope" in seen.messages[of("hopeless")[0]]
 
 
-def test_tests_that_cannot_be_collected_show_why(maker: Maker, local_backend: LocalBackend) -> None:
-    seen = validation(maker, local_backend, "import no_such_module\n", 1)
+def test_tests_that_cannot_be_collected_show_why(maker: Maker, shared: Pool) -> None:
+    seen = validation(maker, shared, "import no_such_module\n", 1)
     assert seen.reference == 0.0
     assert "no_such_module" in "".join(seen.messages.values())
 
@@ -209,7 +216,7 @@ def test_faults_are_told_and_the_other_tasks_go_on(maker: Maker) -> None:
     told: list[str] = []
     backend = Failing()
     try:
-        results = validate(LostOne(suite), backend, tasks, 2, lambda done: told.append(done.task), 2)  # type: ignore[arg-type]
+        results = validate(LostOne(suite), backend, tasks, 2, lambda done: told.append(done.task))  # type: ignore[arg-type]
     finally:
         backend.close()
     assert {result.task: result.error for result in results} == {
@@ -238,7 +245,9 @@ class LostOne:
 
 
 def run(suite: ByHand, *flags: str) -> int:
-    args = parser().parse_args(["validate", "by-hand", "--sandbox", "local", "--num-workers", "1", *flags])
+    args = parser().parse_args(
+        ["validate", "by-hand", "--sandbox", "local", "--isolation", "run", "--num-workers", "1", *flags]
+    )
     return run_validation(suite, args)
 
 
@@ -277,14 +286,10 @@ def test_a_number_that_is_none_is_one_line(flags: list[str]) -> None:
         main(["validate", "minibugs", *flags])
 
 
-def test_a_shipped_suite_validates(local_backend: LocalBackend) -> None:
-    suite = load("minibugs")
-    assert [each.valid for each in validate(suite, local_backend, suite.tasks()[:2], 2, lambda _: None)] == [True] * 2
-
-
 # ---- the bugs of the small world, with this machine's own Python
 
-RUN_HERE = ("ferry-1", "ferry-7", "ferry-8", "tally-2", "tally-9", "tally-10")
+RUN_HERE = ("ferry-1", "ferry-2", "ferry-4", "ferry-7", "ferry-8", "tally-2")
+"""They need nothing but pytest."""
 
 
 @pytest.fixture(scope="module")
@@ -297,19 +302,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.mark.slow
-def test_states_are_those_that_the_small_world_promises(world: World, local_backend: LocalBackend) -> None:
+def test_states_are_those_that_the_small_world_promises(world: World, shared: Pool) -> None:
     suite = BugsinpySuite(world.mirror)
     tasks = [task for task in suite.candidates() if task.id in RUN_HERE]
     found: dict[str, BugStatus | None] = {}
-    bug_states(suite, local_backend, tasks, 2, 3, lambda status, seen: found.update({seen.task: status}))
+    bug_states(suite, shared, tasks, 1, 2, lambda status, seen: found.update({seen.task: status}))
     for name, status in found.items():
         bug = world.bug(name)
         assert status is not None
         assert str(status.state) == bug.state, status
         if bug.state == "reproduced":
             assert (set(status.expected), set(status.failing)) == (set(bug.expected), set(bug.failing)), name
-        assert set(status.quarantined) <= set(bug.flaky)
-        assert bool(status.quarantined) == bool(bug.flaky), name
+        assert status.quarantined == ()
         assert bool(status.why) == (status.state is not State.REPRODUCED)
     assert set(found) == set(RUN_HERE)
 

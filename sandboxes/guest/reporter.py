@@ -97,9 +97,14 @@ class Reports:
         finally:
             alarm.cancel()
             if alarm.rang:
-                self.over_limit.add(item.nodeid)
-                if self.command["max_failures"] or item.nodeid in self.command["decisive"]:
+                self.over_limit.add(test_id(item.nodeid))
+                if self.command["max_failures"] or test_id(item.nodeid) in self.command["decisive"]:
                     item.session.shouldstop = "a test went over its limit"
+
+
+def test_id(node: str) -> str:
+    """As pytest 4 and newer spell it, which know no node for the instance of a class."""
+    return node.replace("::()::", "::")
 
 
 def without_foreign_frames(text: str) -> str:
@@ -131,9 +136,9 @@ def reporter_class() -> Any:
         def pytest_runtest_logfinish(self, nodeid: str) -> None:
             reports = self.parts.pop(nodeid, [])
             outcome, message = outcome_of(reports), message_of(reports)
-            if nodeid in self.over_limit and outcome not in ("failed", "error"):
+            if test_id(nodeid) in self.over_limit and outcome not in ("failed", "error"):
                 outcome, message = "failed", OVER_LIMIT % "time"  # an alarm inside pytest's own code can get lost
-            self.record(nodeid, outcome, message, sum(part.duration for part in reports))
+            self.record(test_id(nodeid), outcome, message, sum(part.duration for part in reports))
 
         @wrapper
         def pytest_runtest_setup(self, item: Any) -> Generator[None, Any, None]:

@@ -38,6 +38,8 @@ class State(StrEnum):
     FIXED_FAILS = "fixed_fails"
     COMPILES = "compiles"
     """Its extension modules would have to be compiled in the tree."""
+    NO_REPOSITORY = "no_repository"
+    """Its project's repository could not be had."""
     NO_ENVIRONMENT = "no_environment"
     """Its environment could not be built."""
     UNREADABLE = "unreadable"

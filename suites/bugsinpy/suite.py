@@ -14,6 +14,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -32,7 +33,7 @@ from suites.bugsinpy.metadata import COMMIT, UPSTREAM, is_wanted, read_bugs
 from suites.bugsinpy.paths import PROTECTED, editable_patterns
 from suites.bugsinpy.status import BugStatus, State, read_status, shipped_status, user_status_file
 from suites.bugsinpy.trees import BugTrees, bug_trees, read_trees, repaired, tree_files, write_trees
-from suites.fetch import git_files, git_repository
+from suites.fetch import NotFetched, git_files, git_repository
 from suites.splits import ranked
 
 DATA_SET_VARIABLE = "REPO_AGENT_BUGSINPY"
@@ -60,6 +61,8 @@ class BugsinpySuite(RepoSuite):
         self._selection = self.part.removesuffix(FAILURES).removeprefix(":")
         self._shows_failures = self.part.endswith(FAILURES)
         self._trees: dict[str, BugTrees] = {}
+        self.unfetchable: dict[str, str] = {}
+        """Repositories that could not be had, and why: they are not asked for again."""
 
     @property
     def name(self) -> str:
@@ -176,7 +179,13 @@ class BugsinpySuite(RepoSuite):
             raise SandboxError(str(error)) from error
 
     def _repository(self, bug: Bug) -> Path:
-        return git_repository(bug.repository, [bug.fixed_commit, bug.buggy_commit], self.mirror)
+        if bug.repository in self.unfetchable:
+            raise UsageError(self.unfetchable[bug.repository])
+        try:
+            return git_repository(bug.repository, [bug.fixed_commit, bug.buggy_commit], self.mirror)
+        except NotFetched as error:
+            self.unfetchable[bug.repository] = str(error)
+            raise
 
     def trees_of(self, bug: Bug) -> BugTrees:
         """The bug's trees, from git once. Raises UsageError where the repository cannot be had."""
@@ -203,12 +212,9 @@ class BugsinpySuite(RepoSuite):
     def prepare(self, tasks: Sequence[Task], workers: int, say: Callable[[str], None]) -> Mapping[str, str]:
         from suites.environments import prepare
 
-        left_out: dict[str, str] = {}
-        for task in tasks:
-            try:
-                task.tree.digest  # noqa: B018 (lays the tree out)
-            except SandboxError as error:
-                left_out[task.id] = str(error)
+        with ThreadPoolExecutor(workers) as pool:
+            faults = dict(zip((task.id for task in tasks), pool.map(_fault_of_tree, tasks), strict=True))
+        left_out = {task: why for task, why in faults.items() if why}
         rest = [task for task in tasks if task.id not in left_out]
         return left_out | prepare(self, rest, workers, say)
 
@@ -224,3 +230,11 @@ class BugsinpySuite(RepoSuite):
     def group_of(self, task: Task) -> str:
         """What tasks are split by for unseen projects."""
         return self.bugs[task.id].project
+
+
+def _fault_of_tree(task: Task) -> str:
+    """Lay out a task's tree: why that cannot be done, or nothing."""
+    try:
+        return "" if task.tree.digest else "it has no tree"
+    except SandboxError as error:
+        return str(error)

@@ -30,7 +30,8 @@ def states_without_runs(suite: BugsinpySuite, unprepared: Mapping[str, str]) -> 
             why = "its extension modules would have to be compiled in the tree"
             states[bug.id] = BugStatus(bug=bug.id, state=State.COMPILES, why=why)
         elif bug.id in unprepared:
-            states[bug.id] = BugStatus(bug=bug.id, state=State.NO_ENVIRONMENT, why=unprepared[bug.id])
+            state = State.NO_REPOSITORY if bug.repository in suite.unfetchable else State.NO_ENVIRONMENT
+            states[bug.id] = BugStatus(bug=bug.id, state=state, why=unprepared[bug.id])
     return states
 
 
