@@ -86,8 +86,8 @@ class Resources:
     disk_bytes: int = 256 * 2**20
     """Size of the tree's and of the temporary file system, each."""
     tree_by_mount: bool = False
-    """Trees are too large to be copied for each sandbox: they are mounted where the backend can do that, at the price of
-    a runner that has the right to mount."""
+    """Trees are too large to be copied for each sandbox: they are mounted where the backend can do that. Its runner
+    then has the right to mount."""
 
 
 @dataclass(frozen=True)

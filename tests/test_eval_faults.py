@@ -316,6 +316,7 @@ def test_a_token_cap_with_a_service_that_counts_none_is_refused(serve: Serve, tm
     assert len(server.requests) == 1
 
 
+@pytest.mark.slow
 def test_an_interruption_does_not_wait_for_a_hanging_service(serve: Serve, tmp_path: Path) -> None:
     server = serve(lambda request: Reply(b"", wait_s=60))
     flags = ["--llm-provider", "vllm", "--model", "m", "--api-base", server.url, "--sandbox", "local", "--limit", "4"]

@@ -77,6 +77,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_run_killed_after_any_event_ends_as_if_it_had_not_been(undisturbed: Path, tmp_path: Path) -> None:
     lines = (undisturbed / TRACES).read_bytes().splitlines(keepends=True)
     expected = results(undisturbed)
@@ -248,6 +249,7 @@ def repeated(model: Model) -> int:
     return sum(count - 1 for count in model.asked.values())
 
 
+@pytest.mark.slow
 def test_call_is_not_repeated_for_a_step_that_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process is gone right after the last completion was written: exactly the later steps are asked for."""
     monkeypatch.setenv("HOSTED_VLLM_API_KEY", "none-is-needed")

@@ -48,6 +48,7 @@ def test_trees_are_mounted_where_the_engine_shares_our_files(backend: DockerBack
         assert [name_in(sandbox, number) for number in (1, 2, 1)] == ["tree 1\n", "tree 2\n", "tree 1\n"]
 
 
+@pytest.mark.slow
 def test_trees_are_shipped_to_an_engine_that_cannot_see_our_files(backend: DockerBackend, tmp_path: Path) -> None:
     backend._store.place = tmp_path / "on-another-machine"
     with backend.open(Resources()) as sandbox:
@@ -79,6 +80,7 @@ def _elsewhere(target: str) -> dict[str, object]:
     return {"Target": place, "Source": "/usr", "Type": "bind", "ReadOnly": True}
 
 
+@pytest.mark.slow
 def test_refused_namespaces_leave_the_weaker_wall_and_are_told(docker_backend: DockerBackend) -> None:
     backend = DockerBackend(isolation=Isolation.RUN)
     try:

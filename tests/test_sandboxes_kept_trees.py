@@ -310,6 +310,7 @@ def test_a_run_cannot_see_the_other_trees_of_the_store(mounted: DockerBackend) -
 
 @pytest.mark.docker
 @pytest.mark.parametrize("cold", [False, True])
+@pytest.mark.slow
 def test_verdicts_are_those_of_a_copied_tree_with_relative_paths(mounted: DockerBackend, cold: bool) -> None:
     run = Command(PytestRun(("tests/test_double.py",), scoring=True, cold=cold))
     with mounted.open(LARGE) as by_mount, mounted.open(Resources()) as by_copy:
@@ -324,6 +325,7 @@ def test_verdicts_are_those_of_a_copied_tree_with_relative_paths(mounted: Docker
 
 @pytest.mark.docker
 @pytest.mark.parametrize("isolation", list(Isolation))
+@pytest.mark.slow
 def test_where_namespaces_are_refused_the_tree_is_copied(isolation: Isolation, docker_backend: DockerBackend) -> None:
     keep("another", files_of(MappingTree({"secret.txt": b"secret\n"})))
     backend, tree = _Refused(isolation=isolation), Workspace(kept(CODE))
@@ -339,6 +341,7 @@ def test_where_namespaces_are_refused_the_tree_is_copied(isolation: Isolation, d
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_an_engine_that_cannot_see_our_files_gets_a_kept_tree_sent(mounted: DockerBackend, tmp_path: Path) -> None:
     mounted._store.place = tmp_path / "on-another-machine"
     with mounted.open(LARGE) as sandbox:

@@ -183,10 +183,13 @@ def test_reaper_does_not_hear_what_ends_the_owner(run_id: str, tmp_path: Path) -
 
 
 def test_output_of_the_owner_ends_with_it_and_not_with_the_reaper(run_id: str, tmp_path: Path) -> None:
-    with owner(run_id, tmp_path, "files", "exit") as process:
+    with owner(run_id, tmp_path, "files") as process:
         assert process.stdout
+        reaper = reaper_of(run_id)
+        os.kill(reaper, signal.SIGSTOP)
+        process.kill()
         assert process.stdout.read() == ""
-        assert reapers(run_id)
+        os.kill(reaper, signal.SIGCONT)
         assert until(lambda: is_empty(tmp_path) and not reapers(run_id))
 
 

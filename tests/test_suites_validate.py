@@ -207,6 +207,7 @@ class Failing(LocalBackend):
         return super().open(resources, image)
 
 
+@pytest.mark.slow
 def test_faults_are_told_and_the_other_tasks_go_on(maker: Maker) -> None:
     tasks = [maker.task(TELLS, name=name) for name in ("broken", "good", "unsolved", "lost")]
     tasks[0] = replace(tasks[0], image="broken")
@@ -268,6 +269,7 @@ def test_the_command_ends_with_0_where_all_is_well_and_writes_what_it_saw(
     assert "reference: 1 of 1 score 1; do-nothing: 0 of 1 score 1" in said
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_1_where_a_task_is_not_valid(maker: Maker, capsys: pytest.CaptureFixture[str]) -> None:
     suite = maker.suite(maker.task(TELLS), maker.task(TELLS + test("more", "True"), of("steady"), "two"))
     assert run(suite) == 1
