@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,9 +82,11 @@ def spec_of(labels: Mapping[str, str]) -> PythonSpec:
 
 def stored_images(client: docker.DockerClient) -> list[StoredImage]:
     """All that the engine has, the oldest first. Raises SandboxError."""
+    found = []
     with engine_faults("list images"):
-        listed = client.api.images(filters={"label": f"{LABEL}.fingerprint"})
-        found = [_stored(client, each) for each in listed if _is_ours(each)]
+        for each in client.api.images(filters={"label": f"{LABEL}.fingerprint"}):
+            with contextlib.suppress(docker.errors.ImageNotFound):  # somebody removes it meanwhile
+                found += [_stored(client, each)] if _is_ours(each) else []
     return sorted(found, key=lambda image: (image.created, image.name))
 
 

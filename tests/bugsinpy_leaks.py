@@ -15,7 +15,7 @@ from sandboxes.base import Command, SandboxBackend
 from suites.bugsinpy.paths import is_test_path, patch_paths
 from tests.bugsinpy_world import World, WorldBug, git
 
-SHORTEST = 8
+SHORTEST = 12
 """Characters of a line that tells something."""
 WALK = r"""
 import hashlib, json, os, re, sys
@@ -26,9 +26,9 @@ skipped |= {"/usr/include", "/usr/local/include"}
 name_tells = re.compile(r"\.git$|\.patch$|\.diff$|\.bundle$|bug_patch|bug\.info$")
 found, seen = [], 0
 for top, folders, files in os.walk("/"):
-    folders[:] = [each for each in folders if os.path.join(top, each) not in skipped and each != "test"]
-    if top == os.getcwd():
-        folders[:] = os.listdir(top)
+    folders[:] = [each for each in folders if os.path.join(top, each) not in skipped]
+    if re.search(r"/python3\.\d+$", top):
+        folders[:] = [each for each in folders if each != "test"]
     found += [os.path.join(top, each) for each in folders + files if name_tells.search(each)]
     for each in files:
         path = os.path.join(top, each)
@@ -41,11 +41,12 @@ for top, folders, files in os.walk("/"):
             continue
         seen += 1
         blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-        found += [path + ": " + line.decode() for line in lines if line in data]
+        stripped = {line.strip() for line in data.splitlines()} if any(line in data for line in lines) else set()
+        found += [path + ": " + line.decode() for line in lines if line in stripped]
         found += [path + ": a later version"] if blob in blobs else []
 print(json.dumps([seen, found]))
 """
-"""Everything but the programs and libraries of the base image."""
+"""Everything but the programs and libraries of the base image, and the tests of Python itself."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,13 @@ class Secrets:
 
     def found_in(self, files: Mapping[str, bytes]) -> list[str]:
         """Where any of it is."""
-        told = [f"{path}: {line}" for path, data in files.items() for line in self.lines if line.encode() in data]
+        told = [f"{path}: {line}" for path, data in files.items() for line in self.lines if line in stripped(data)]
         return told + [f"{path}: a later version" for path, data in files.items() if blob_of(data) in self.blobs]
+
+
+def stripped(data: bytes) -> set[str]:
+    """Lines without the blanks around them."""
+    return {line.strip() for line in data.decode(errors="replace").splitlines()}
 
 
 def blob_of(data: bytes) -> str:
@@ -77,8 +83,8 @@ def secrets_of(world: World, bug: WorldBug) -> Secrets:
             patch = git(repository, "diff", bug.buggy_commit, bug.fixed_commit, "--", *paths)
         after = git(repository, "rev-list", "--all", "--ancestry-path", f"^{bug.fixed_commit}").decode().split()
         later = {blob for commit in [bug.fixed_commit, *after] for blob in _blobs(repository, commit, paths)}
-        known = b"\n".join(_contents(repository, bug.buggy_commit))
-        lines = [line for line in _added(patch) if line.encode() not in known]
+        known = stripped(b"\n".join(_contents(repository, bug.buggy_commit)))
+        lines = [line for line in _added(patch) if line not in known]
         assert lines, bug.id
         return Secrets(tuple(lines), frozenset(later) - set(_blobs(repository, bug.buggy_commit, paths)))
 

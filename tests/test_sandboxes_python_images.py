@@ -42,7 +42,8 @@ ODD = PythonSpec(
     ("jinja2==2.11.3",),
 )
 """What cannot be built, what does not exist, what is too new; and an extra with dependencies."""
-BARE = PythonSpec("3.6", ("six==1.15.0", "pluggy==0.13.1"))
+BARE = PythonSpec("3.7", (), ("six==1.15.0",))
+"""On the same base."""
 NEVER = PythonSpec("3.6", ("six==1.14.0", "toml==0.10.0"))
 """Its builds are interrupted."""
 FOREIGN = PythonSpec("2.7", ("six==1.15.0",))
@@ -251,7 +252,7 @@ def test_the_configuration_is_that_of_the_base(built: Built, client: docker.Dock
     assert not any(config["Labels"].get(f"{LABEL}.{name}") for name in ("run", "owner", "expires"))
 
 
-@pytest.mark.parametrize("spec", [ODD, BARE], ids=["3.7", "3.6"])
+@pytest.mark.parametrize("spec", [ODD, BARE], ids=["odd", "bare"])
 def test_a_forked_pytest_runs_in_the_image(
     spec: PythonSpec, outcomes: dict[PythonSpec, Outcome], client: docker.DockerClient
 ) -> None:
@@ -267,11 +268,10 @@ def test_a_forked_pytest_runs_in_the_image(
 
 def test_sizes_count_what_images_share_once(outcomes: dict[PythonSpec, Outcome], client: docker.DockerClient) -> None:
     images = [stored(client, ODD), stored(client, BARE)]
-    own, shared = disk_bytes([*images, images[0]][:2])
+    own, shared = disk_bytes(images)
     assert own == sum(image.own_bytes for image in images)
     assert all(0 < image.own_bytes < 100e6 < image.size_bytes or image.size_bytes < 200e6 for image in images)
-    assert shared == sum(image.size_bytes - image.own_bytes for image in images)
-    assert disk_bytes([images[0], images[0]])[1] == images[0].size_bytes - images[0].own_bytes
+    assert {shared} == {image.size_bytes - image.own_bytes for image in images}
 
 
 # ---- to another machine
@@ -341,7 +341,7 @@ def wait_until(condition: bool, client: docker.DockerClient, pid: int, within_s:
     return found
 
 
-@pytest.mark.parametrize(("number", "after_s"), [(signal.SIGKILL, 0.0), (signal.SIGKILL, 3.0), (signal.SIGINT, 2.0)])
+@pytest.mark.parametrize(("number", "after_s"), [(signal.SIGKILL, 0.0), (signal.SIGINT, 2.0)])
 def test_an_interrupted_build_leaves_nothing(
     number: signal.Signals, after_s: float, client: docker.DockerClient
 ) -> None:

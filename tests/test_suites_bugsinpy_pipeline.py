@@ -18,8 +18,8 @@ from sandboxes.docker_sandbox import DockerBackend
 from sandboxes.leftovers import engine
 from sandboxes.python_images import TEMPLATE_VARIABLE
 from suites.bugsinpy.status import BugStatus, State, read_status
-from suites.bugsinpy.suite import BugsinpySuite
-from tests.bugsinpy_leaks import Secrets, leaks_in_container, secrets_of
+from suites.bugsinpy.suite import DATA_SET_VARIABLE, BugsinpySuite
+from tests.bugsinpy_leaks import Secrets, blob_of, leaks_in_container, secrets_of
 from tests.bugsinpy_place import Place, has_container, left_by, new_place, remove, there
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
@@ -129,7 +129,7 @@ def test_the_fixes_score_one_and_nothing_scores_zero(place: Place, played: str) 
 
 def test_a_run_is_replayed_in_both_isolations(place: Place, played: str) -> None:
     for isolation in ("container", "run"):
-        place.run("replay", played, "--isolation", isolation)
+        place.run("replay", played, "--isolation", isolation, "--limit", "4")
 
 
 def test_a_run_is_rescored_and_its_steps_are_scored(place: Place) -> None:
@@ -137,14 +137,17 @@ def test_a_run_is_rescored_and_its_steps_are_scored(place: Place) -> None:
     place.run("rescore", "scored", "--isolation", "run")
     place.run("score-steps", "scored", "--isolation", "run")
     log = (place.directory / "scored" / "traces.jsonl").read_text()
-    assert {"rescore", "step_score"} <= {json.loads(line)["kind"] for line in log.splitlines()}
+    notes = [event["note"] for event in map(json.loads, log.splitlines()) if event["event"] == "note"]
+    assert [note["score"]["value"] for note in notes if note["kind"] == "rescore"] == [1.0]
+    passed = [note["passed"] for note in notes if note["kind"] == "step_score"]
+    assert (min(passed), max(passed)) == (3, 4)
 
 
 def test_an_evaluation_that_was_killed_goes_on(place: Place) -> None:
     log = place.directory / "killed" / "traces.jsonl"
     argv = ("eval", "--suite", "bugsinpy:ferry", "--trace-dir", "killed", *ORACLE, "--no-verdict-cache")
     killed = place.start(*argv)
-    assert place.kill(killed, lambda: log.exists() and '"kind":"end"' in log.read_text()) == []
+    assert place.kill(killed, lambda: log.exists() and '"event":"end"' in log.read_text()) == []
     assert "resumed: " in place.run(*argv, "--resume")
     assert place.scores("killed") == {bug: 1.0 for bug in place.reproduced if bug.startswith("ferry")}
 
@@ -180,10 +183,10 @@ def test_forks_give_pairs_and_a_solving_path_gives_rows_that_are_sound(place: Pl
 
 def test_images_travel_to_a_machine_without_a_network(place: Place) -> None:
     ferry = place.images(":ferry")
-    place.run("images", "export", "bugsinpy:ferry", "--out", "ferry.tar.gz")
+    place.run("images", "export", "bugsinpy:ferry", "--out", "ferry.tar")
     remove(ferry)
     assert there(ferry) == set()
-    place.run("images", "import", "ferry.tar.gz", more=NO_PIP)
+    place.run("images", "import", "ferry.tar", more=NO_PIP)
     assert "building" not in place.eval("imported", FERRY_BUGS[1], *ORACLE, "--isolation", "run", more=NO_PIP)
     assert place.scores("imported") == {"ferry-2": 1.0}
 
@@ -230,6 +233,22 @@ def test_where_no_bug_can_be_played_one_line_says_so(hopeful: Place) -> None:
     assert "inkwell/ghost" in said
 
 
+@pytest.mark.parametrize(
+    ("flags", "more", "why"),
+    [
+        (("--sandbox", "bubblewrap"), {}, "tasks such as ferry-1 have images of their own: they need --sandbox docker"),
+        ((), {DATA_SET_VARIABLE: "inkwell"}, "REPO_AGENT_BUGSINPY must be owner/name@commit, not 'inkwell'"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    flags: tuple[str, ...], more: dict[str, str], why: str, place: Place
+) -> None:
+    code, said = place.ended("eval", "--suite", FERRY_BUGS[0], *flags, "--trace-dir", "none", more=more)
+    assert code == 2
+    assert said.startswith(f"repo-agent: error: {why}")
+    assert len(said.splitlines()) == 1
+
+
 # ---- leaks
 
 
@@ -254,7 +273,10 @@ def test_a_test_run_can_read_nothing_of_the_fix(
 ) -> None:
     place.enter(monkeypatch)
     tasks = BugsinpySuite().tasks()
+    shown = tasks[0].tree.file("ferry/timetable.py").content.decode()
+    planted = Secrets((max(shown.splitlines(), key=len).strip(),), frozenset({blob_of(shown.encode())}))
     with closing(DockerBackend(tasks[0].image)) as backend:
+        assert len(leaks_in_container(backend, tasks[0], planted)) == 2, "the walk finds what is there"
         found = {task.id: leaks_in_container(backend, task, secrets[task.id]) for task in tasks}
     assert {bug: leaks for bug, leaks in found.items() if leaks} == {}
 

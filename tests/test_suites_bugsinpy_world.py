@@ -198,6 +198,7 @@ def test_git_archive_leaves_out_the_tests_that_the_repository_has(world: World, 
     assert b"tests/test_lists.py" not in git(tree, "archive", "HEAD")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_id", ids_of("reproduced", "flaky", "buggy_passes", "fixed_fails", "needs_latin1"))
 def test_outcomes_are_as_promised(task_id: str, world: World, metadata: Path, make_tree: MakeTree) -> None:
     bug = world.bug(task_id)
@@ -208,6 +209,7 @@ def test_outcomes_are_as_promised(task_id: str, world: World, metadata: Path, ma
     assert len(on_fixed & set(bug.flaky)) == (1 if bug.flaky else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_id", ids_of("needs_latin1"))
 def test_it_fails_on_the_buggy_tree_under_a_locale_without_utf_8(
     task_id: str, world: World, metadata: Path, make_tree: MakeTree

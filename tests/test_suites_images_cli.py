@@ -28,7 +28,7 @@ from suites.environments import environments_of, prepare
 from suites.images_cli import main
 from suites.minibugs.suite import MinibugsSuite
 
-GOOD = PythonSpec("3.7", ("six==1.12.0",))
+GOOD = PythonSpec("3.7", (), ("six==1.12.0",))
 HOPELESS = PythonSpec("2.7", ("six==1.12.0",))
 PLAYED_IN = {GOOD: 2, HOPELESS: 1}
 
@@ -144,6 +144,16 @@ def test_an_image_of_another_recipe_is_removed_once_that_is_agreed_to(
     assert main(["prune", "--yes"]) == 0
     assert outdated not in {image.name for image in stored_images(client)}
     assert "removed 1 of 1 images" in capsys.readouterr().out
+
+
+@pytest.mark.docker
+def test_an_image_that_somebody_removes_meanwhile_is_left_out(
+    outdated: str, client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = client.api.images(filters={"label": f"{LABEL}.fingerprint"})
+    client.images.remove(outdated)
+    monkeypatch.setattr(client.api, "images", lambda **asked: listed)
+    assert outdated not in {image.name for image in stored_images(client)}
 
 
 @pytest.mark.docker

@@ -129,8 +129,9 @@ class BugsinpySuite(RepoSuite):
         if not playable:
             known = {bug: status.state for bug, status in states.items()} | dict.fromkeys(self.unreadable, "unreadable")
             said = ", ".join(f"{bug} {state}" for bug, state in known.items()) or "none was validated"
-            command = f"repo-agent suites validate bugsinpy:{self._selection}".rstrip(":")
-            raise UsageError(f"no bug of {self.name} can be played ({said[:200]}): try {command}")
+            command = f": try repo-agent suites validate bugsinpy:{self._selection}".rstrip(":")
+            advice = "" if len(known) == len(self.bugs) + len(self.unreadable) else command
+            raise UsageError(f"no bug of {self.name} can be played ({said[:200]}){advice}")
         return [self._task(self.bugs[bug], states[bug]) for bug in playable]
 
     def candidates(self) -> Sequence[Task]:
