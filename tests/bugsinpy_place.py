@@ -19,8 +19,11 @@ import pytest
 from docker.errors import ImageNotFound
 
 from sandboxes import leftovers
+from sandboxes.base import SandboxError
 from sandboxes.cache_directory import CACHE_VARIABLE, cache_directory
+from sandboxes.docker_images import pulled_image
 from sandboxes.image_store import stored_images
+from sandboxes.python_images import base_image
 from suites.bugsinpy.status import BugStatus, read_status, user_status_file
 from suites.bugsinpy.suite import DATA_SET_VARIABLE, BugsinpySuite
 from suites.fetch import MIRROR_VARIABLE
@@ -118,6 +121,18 @@ class Place:
         with pytest.MonkeyPatch.context() as patch:
             self.enter(patch)
             return sorted(spec.image for spec in BugsinpySuite(part=part).environments())
+
+
+def need_base_images(*pythons: str) -> None:
+    """Skip with the reason where environments of these Pythons cannot be built; where CI requires Docker, fail."""
+    try:
+        with leftovers.engine(300) as client:
+            for python in pythons:
+                pulled_image(client, base_image(python), "")
+    except SandboxError as error:
+        if os.environ.get("CI") and os.environ.get("REPO_AGENT_REQUIRE_DOCKER") == "1":
+            pytest.fail(f"Docker is required here: {error}")
+        pytest.skip(f"no Docker with old Pythons: {error}")
 
 
 def new_place(directory: Path) -> Place:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 from sandboxes.guest_bundle import PARTS, _part, guest_source, guest_version, reporter_source
 
@@ -52,3 +55,18 @@ def test_the_reporter_stands_alone() -> None:
 
 def test_the_version_is_that_of_the_code() -> None:
     assert len(guest_version()) == 16
+
+
+def test_a_plugin_that_needs_the_tree_means_a_cold_start_and_not_the_end(tmp_path: Path) -> None:
+    code = "from sandboxes.guest.reporter import warm_up; import sys; print(warm_up(sys.argv[1]))"
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)],
+            env=os.environ | {"PYTEST_PLUGINS": plugins},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()[-1]
+        for plugins in ("", "a_package_of_the_tree")
+    ]
+    assert said == ["True", "False"]

@@ -23,14 +23,13 @@ import docker.errors
 import pytest
 
 from sandboxes import leftovers
-from sandboxes.base import SandboxError
-from sandboxes.docker_images import pulled_image
 from sandboxes.image_archive import BadArchive, export_images, import_images, read_archive
 from sandboxes.image_store import StoredImage, disk_bytes, is_current, stored_images, verify_image
 from sandboxes.pip_settings import host_settings
 from sandboxes.python_images import BuildFailure, Built, Outcome, PythonImages, base_image
 from sandboxes.python_spec import PythonSpec
 from sandboxes.run_scope import LABEL, RunScope
+from tests.bugsinpy_place import need_base_images
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker]
 ROOT = Path(__file__).parent.parent
@@ -75,15 +74,8 @@ def empty_index() -> Iterator[int]:
 @pytest.fixture(scope="module")
 def client() -> Iterator[docker.DockerClient]:
     """An engine with base images for old Pythons, or a skip with the reason."""
-    with contextlib.ExitStack() as stack:
-        try:
-            found = stack.enter_context(leftovers.engine(300))
-            for spec in (ODD, BARE):
-                pulled_image(found, base_image(spec.python), "")
-        except SandboxError as error:
-            if os.environ.get("CI") and os.environ.get("REPO_AGENT_REQUIRE_DOCKER") == "1":
-                pytest.fail(f"Docker is required here: {error}")
-            pytest.skip(f"no Docker with old Pythons: {error}")
+    need_base_images(ODD.python, NEVER.python)
+    with leftovers.engine(300) as found:
         yield found
 
 

@@ -20,7 +20,7 @@ from sandboxes.python_images import TEMPLATE_VARIABLE
 from suites.bugsinpy.status import BugStatus, State, read_status
 from suites.bugsinpy.suite import DATA_SET_VARIABLE, BugsinpySuite
 from tests.bugsinpy_leaks import Secrets, blob_of, leaks_in_container, secrets_of
-from tests.bugsinpy_place import Place, has_container, left_by, new_place, remove, there
+from tests.bugsinpy_place import Place, has_container, left_by, need_base_images, new_place, remove, there
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 ORACLE = ("--llm-provider", "reference")
@@ -33,6 +33,7 @@ def place() -> Iterator[Place]:
     """The world, validated in images that were built for that: by a command that was killed, by one that was not, and,
     for one subject, by `validate` itself. Outside of pytest's own directories: the replay at the end of the session
     knows nothing of another data set."""
+    need_base_images("3.6", "3.7", "3.8")
     with tempfile.TemporaryDirectory() as scratch:
         place = new_place(Path(scratch))
         remove(place.images())

@@ -15,7 +15,6 @@ import pytest
 
 import repo_agent
 from sandboxes import leftovers
-from sandboxes.base import SandboxError
 from sandboxes.build_container import BuildContainer
 from sandboxes.docker_images import pulled_image
 from sandboxes.image_store import stored_images
@@ -27,6 +26,7 @@ from suites.base import SUITES, SubsetSuite
 from suites.environments import environments_of, prepare
 from suites.images_cli import main
 from suites.minibugs.suite import MinibugsSuite
+from tests.bugsinpy_place import need_base_images
 
 GOOD = PythonSpec("3.7", (), ("six==1.12.0",))
 HOPELESS = PythonSpec("2.7", ("six==1.12.0",))
@@ -50,12 +50,8 @@ def suite(monkeypatch: pytest.MonkeyPatch) -> TwoEnvironments:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[docker.DockerClient]:
-    with contextlib.ExitStack() as stack:
-        try:
-            found = stack.enter_context(leftovers.engine(300))
-            pulled_image(found, base_image(GOOD.python), "")
-        except SandboxError as error:
-            pytest.skip(f"no Docker with old Pythons: {error}")
+    need_base_images(GOOD.python)
+    with leftovers.engine(300) as found:
         yield found
         with contextlib.suppress(docker.errors.ImageNotFound):
             found.images.remove(GOOD.image)

@@ -35,17 +35,22 @@ MAX_PARTS = 1000
 PLAIN = (bool, bytes, complex, dict, float, frozenset, int, list, range, set, str, tuple, type(None))
 
 
-def warm_up(place: str) -> None:
+def warm_up(place: str) -> bool:
     """Run pytest once over an empty directory, before any target is known: a fork then finds every module imported and
-    every entry point read, and the collector has nothing old to look at.
+    every entry point read, and the collector has nothing old to look at. False where that cannot be done: a plugin may
+    need the tree's own package.
     """
     if pytest is None:
-        return
-    pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", place, place])
+        return True
+    try:
+        pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", place, place])
+    except (Exception, SystemExit):
+        return False
     sys.stdout.flush()  # or each fork would print it again
     gc.collect()
     if hasattr(gc, "freeze"):
         gc.freeze()
+    return True
 
 
 def run_pytest(command: Dict[str, Any], root: str, records_w: int) -> int:

@@ -53,7 +53,7 @@ def serve(options: Dict[str, Any], reporter_source: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL if os.getpid() == 1 else signal.SIG_IGN)
     os.umask(0o022)
     runner = Runner(options, reporter_source, requests.fileno())
-    warm_up(options["scratch"][0])
+    runner.warm = warm_up(options["scratch"][0])
     greeting = {"protocol": PROTOCOL, "python": sys.version.split()[0], "pytest": pytest_version()}
     greeting.update(wall=runner.place.wall, refused=runner.refused)
     fit = bool(greeting["pytest"]) and (not runner.place.separate or readable_by(runner.place.user, os.__file__))
@@ -125,6 +125,7 @@ class Runner:
         self.watch = Watch(owner)
         self.bases = open_bases(options)
         self.refused = ""
+        self.warm = True
         self.place = self.open_place(options)
 
     def open_place(self, options: Dict[str, Any]) -> Any:
@@ -209,7 +210,9 @@ class Runner:
                 paths = [os.path.normpath(os.path.join(self.root, path)) for path in request["pythonpath"]]
                 command = request["run"]
                 cold = isinstance(command, dict) and (
-                    command["cold"] or needs_cold_start(request["env"], paths, command["args"], self.root)
+                    command["cold"]
+                    or not self.warm
+                    or needs_cold_start(request["env"], paths, command["args"], self.root)
                 )
                 self.enter(request, output_w, records_w, paths)
                 code = self.execute(request, cold, paths, records_w)
