@@ -13,7 +13,7 @@ from sandboxes.base import SandboxBackend, SandboxError
 from sandboxes.workspace import Workspace
 from suites.base import Suite
 
-MESSAGES, MESSAGE_CHARS = 3, 1200
+MESSAGES, MESSAGE_CHARS = 100, 1200
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ class Validation:
     buggy_passed: int = 0
     unexpected: tuple[str, ...] = ()
     """Tests that the reference passes each time, though the task does not expect them."""
+    unsteady: tuple[str, ...] = ()
+    """Expected tests that passed on the task's own tree at times, and at times did not."""
     quarantined: tuple[str, ...] = ()
     """Tests whose outcome on the reference was not always the same."""
     messages: dict[str, str] = field(default_factory=dict)
@@ -139,6 +141,7 @@ def _seen(task: Task, fixed: Runs, buggy: Runs, repeats: int) -> Validation:
         failing=failing,
         buggy_passed=len(expected & ever_passed),
         unexpected=tuple(sorted(fixed.always_passed - expected)),
+        unsteady=tuple(sorted(expected & ever_passed - buggy.always_passed)),
         quarantined=tuple(sorted(fixed.unsteady)),
         messages=_messages(buggy, failing) if failing else _messages(fixed, sorted(fixed.seen - fixed.always_passed)),
         run_s=round(max(report.seconds for report in fixed.reports), 1),

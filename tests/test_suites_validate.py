@@ -314,10 +314,14 @@ def test_states_are_those_that_the_small_world_promises(world: World, shared: Po
         assert status is not None
         assert str(status.state) == bug.state, status
         if bug.state == "reproduced":
-            assert (set(status.expected), set(status.failing)) == (set(bug.expected), set(bug.failing)), name
+            shows = suite.bugs[name].shown_by
+            assert {test for test in status.expected if shows(test)} == set(bug.expected), name
+            assert {test for test in status.failing if shows(test)} == set(bug.failing), name
         assert status.quarantined == ()
         assert bool(status.why) == (status.state is not State.REPRODUCED)
     assert set(found) == set(RUN_HERE)
+    neighbour = "ferry/test/test_timetable.py::TimetableTest::test_noon"
+    assert found["ferry-1"] and neighbour in found["ferry-1"].expected  # it is in the file of the test that shows it
 
 
 def test_bugs_that_cannot_be_run_have_a_state_that_says_why(world: World) -> None:

@@ -27,6 +27,8 @@ CUT_ADDRESS = re.compile(r"\.\.\.(t? ?0?x)?[0-9a-fA-F]{4,}(?=>)")
 """What pytest leaves of one where it shortens a value in the middle."""
 EQUALITY = re.compile(r"\bequal_[0-9a-f]{16}\b")
 MAX_MESSAGE = 4000
+NO_TESTS = 5
+"""pytest's exit code for that."""
 FRAME = re.compile(r"(<[^>]*>|\S+):\d+: ")
 OVER_LIMIT = "Timeout: over the limit of %s for one test"
 AGAIN_S = 1.0
@@ -43,8 +45,10 @@ def warm_up(place: str) -> bool:
     if pytest is None:
         return True
     try:
-        pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", place, place])
+        code = pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", place, place])
     except (Exception, SystemExit):
+        return False
+    if code not in (0, NO_TESTS):
         return False
     sys.stdout.flush()  # or each fork would print it again
     gc.collect()

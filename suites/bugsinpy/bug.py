@@ -26,7 +26,7 @@ class Bug:
     fixed_commit: str
     test_files: tuple[str, ...]
     test_args: tuple[str, ...]
-    """The lines of `run_test.sh` as arguments of pytest, in their order and each once."""
+    """The lines of `run_test.sh` as arguments of pytest, in their order and each once: the tests that show the bug."""
     pythonpath: tuple[str, ...]
     """Directories of the tree, `.` for its root."""
     touched: tuple[str, ...]
@@ -38,6 +38,19 @@ class Bug:
     """Its extension modules have to be compiled in the tree (`setup.py build_ext --inplace`) before tests can run."""
     irregular: tuple[str, ...] = ()
     """What was not as the format has it, and was read right all the same: for the report."""
+
+    @property
+    def test_modules(self) -> tuple[str, ...]:
+        """What a task runs: whole files, for the tests beside those that show the bug tell a repair from a trick."""
+        return tuple(dict.fromkeys(argument.partition("::")[0] for argument in self.test_args))
+
+    def shown_by(self, test: str) -> bool:
+        """Is a test, by its id, one of those that upstream names for the bug?"""
+        return any(test == argument or test.startswith((f"{argument}[", f"{argument}::")) for argument in self._whole)
+
+    @property
+    def _whole(self) -> tuple[str, ...]:
+        return tuple(argument.partition("[")[0] for argument in self.test_args)
 
     @property
     def id(self) -> str:

@@ -41,8 +41,8 @@ FAILURES = "+failures"
 """Behind the suite's name: goals show how the tests fail."""
 TEST_SHARE = 0.2
 """Of all bugs, the part that belongs to the test split."""
-UNKNOWN_S = 60.0
-"""Limit of one test, in CPU seconds, where no run was measured yet."""
+UNKNOWN_TEST_S, UNKNOWN_RUN_S = 4.0, 60.0
+"""What a test, and a run of all tests, is taken to need where nothing was measured yet."""
 
 
 @dataclass
@@ -139,8 +139,8 @@ class BugsinpySuite(RepoSuite):
         return [self._task(bug, BugStatus(bug=bug.id, state=State.REPRODUCED)) for bug in self.bugs.values()]
 
     def _task(self, bug: Bug, status: BugStatus) -> Task:
-        slowest_s = max(1.0, status.slowest_s) if status.expected else UNKNOWN_S / 5
-        run_s = max(2.0, status.run_s) if status.expected else UNKNOWN_S
+        slowest_s = max(1.0, status.slowest_s) if status.expected else UNKNOWN_TEST_S
+        run_s = max(2.0, status.run_s) if status.expected else UNKNOWN_RUN_S
         return Task(
             id=bug.id,
             suite="bugsinpy",
@@ -149,7 +149,7 @@ class BugsinpySuite(RepoSuite):
             editable=editable_patterns(bug.project),
             protected=PROTECTED,
             expected_tests=status.expected,
-            test_args=bug.test_args,
+            test_args=bug.test_modules,
             pythonpath=bug.pythonpath,
             test_cpu_s=5 * slowest_s,
             feedback_cpu_s=3 * slowest_s,

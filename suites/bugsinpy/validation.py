@@ -10,12 +10,15 @@ from dataclasses import replace
 
 from harness.records import Task
 from sandboxes.base import SandboxBackend
+from suites.bugsinpy.bug import Bug
 from suites.bugsinpy.status import BugStatus, State
 from suites.bugsinpy.suite import BugsinpySuite
 from suites.validate import Validation, validated
 
 NOT_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"}
 """The environment of a locale that knows no more than Latin-1, whatever locales an image has."""
+MESSAGES = 3
+"""So many failures are kept in a status."""
 NETWORK = re.compile(
     r"Name or service not known|Temporary failure in name resolution|Network is unreachable|getaddrinfo failed"
     r"|NameResolutionError|nodename nor servname|Connection refused"
@@ -73,7 +76,7 @@ def bug_state(
 
 
 def _status(suite: BugsinpySuite, task: Task, seen: Validation) -> BugStatus:
-    state, why = _state(seen)
+    state, why = _state(suite.bugs[task.id], seen)
     reproduced = state is State.REPRODUCED
     return BugStatus(
         bug=task.id,
@@ -83,23 +86,31 @@ def _status(suite: BugsinpySuite, task: Task, seen: Validation) -> BugStatus:
         expected=seen.expected if reproduced else (),
         failing=seen.failing if reproduced else (),
         quarantined=seen.quarantined,
-        messages=seen.messages if reproduced else {},
+        messages=dict(_told(suite.bugs[task.id], seen)[:MESSAGES]) if reproduced else {},
         run_s=seen.run_s,
         slowest_s=seen.slowest_s,
         repeats=seen.repeats,
     )
 
 
-def _state(seen: Validation) -> tuple[State, str]:
-    said = "\n".join(seen.messages.values())
+def _told(bug: Bug, seen: Validation) -> list[tuple[str, str]]:
+    """The messages of the tests that are to show the bug; all of them where there are none."""
+    shown = [(test, text) for test, text in seen.messages.items() if bug.shown_by(test)]
+    return shown or list(seen.messages.items())
+
+
+def _state(bug: Bug, seen: Validation) -> tuple[State, str]:
+    expected = [test for test in seen.expected if bug.shown_by(test)]
+    failing = [test for test in seen.failing if bug.shown_by(test)]
+    said = "\n".join(text for _, text in _told(bug, seen))
     last = said.strip().splitlines()[-1:] or ["no test was seen"]
-    if not seen.expected or seen.reference != 1.0:
+    if not expected or seen.reference != 1.0:
         found = NETWORK.search(said)
-        if seen.quarantined and not seen.expected:
-            return State.FLAKY, f"on the fixed tree: {', '.join(seen.quarantined[:3])}"
+        if flaky := [test for test in seen.quarantined if bug.shown_by(test)]:
+            return State.FLAKY, f"on the fixed tree: {', '.join(flaky[:3])}"
         return (State.NEEDS_NETWORK, found.group()) if found else (State.FIXED_FAILS, seen.error or last[0][:200])
-    if seen.failing:
+    if failing:
         return State.REPRODUCED, ""
-    if seen.nothing != 1.0 or seen.quarantined:
+    if any(bug.shown_by(test) for test in seen.unsteady):
         return State.FLAKY, "the tests that fail on the buggy tree pass there at times"
-    return State.BUGGY_PASSES, f"all {len(seen.expected)} tests pass on the buggy tree too"
+    return State.BUGGY_PASSES, f"the tests that are to show it pass on the buggy tree too ({len(expected)})"
