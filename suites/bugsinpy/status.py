@@ -67,6 +67,9 @@ class BugStatus(Record):
     slowest_s: float = 0.0
     """Seconds of the slowest test there."""
     repeats: int = 0
+    whole_files: bool = True
+    """A task runs the whole files of the tests that show the bug; else those tests only, for they do not pass beside
+    the others, or the others take minutes."""
 
 
 def user_status_file(commit: str) -> Path:

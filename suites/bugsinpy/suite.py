@@ -15,7 +15,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -138,6 +138,10 @@ class BugsinpySuite(RepoSuite):
         """All bugs of the selection, whatever is known of them; no test is expected yet."""
         return [self._task(bug, BugStatus(bug=bug.id, state=State.REPRODUCED)) for bug in self.bugs.values()]
 
+    def with_named_tests(self, task: Task) -> Task:
+        """The task with the tests only that upstream names."""
+        return replace(task, test_args=self.bugs[task.id].test_args)
+
     def _task(self, bug: Bug, status: BugStatus) -> Task:
         slowest_s = max(1.0, status.slowest_s) if status.expected else UNKNOWN_TEST_S
         run_s = max(2.0, status.run_s) if status.expected else UNKNOWN_RUN_S
@@ -149,7 +153,7 @@ class BugsinpySuite(RepoSuite):
             editable=editable_patterns(bug.project),
             protected=PROTECTED,
             expected_tests=status.expected,
-            test_args=bug.test_modules,
+            test_args=bug.test_modules if status.whole_files else bug.test_args,
             pythonpath=bug.pythonpath,
             test_cpu_s=5 * slowest_s,
             feedback_cpu_s=3 * slowest_s,

@@ -19,6 +19,10 @@ NOT_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHO
 """The environment of a locale that knows no more than Latin-1, whatever locales an image has."""
 MESSAGES = 3
 """So many failures are kept in a status."""
+MAX_RUN_S = 60.0
+"""Whole files that take longer make no task: an agent waits for them after each write."""
+SETTLED = (State.REPRODUCED, State.NEEDS_LATIN1, State.BUGGY_PASSES)
+"""What other tests beside those of the bug did not bring about."""
 NETWORK = re.compile(
     r"Name or service not known|Temporary failure in name resolution|Network is unreachable|getaddrinfo failed"
     r"|NameResolutionError|nodename nor servname|Connection refused"
@@ -60,6 +64,19 @@ def bug_states(
 
 
 def bug_state(
+    suite: BugsinpySuite, backend: SandboxBackend, task: Task, repeats: int
+) -> tuple[BugStatus | None, Validation]:
+    """Run one bug with whole test files, and where that does not do, with the tests that upstream names."""
+    status, seen = _seen(suite, backend, task, repeats)
+    if status is None or (status.state in SETTLED and seen.run_s <= MAX_RUN_S):
+        return status, seen
+    named, of_named = _seen(suite, backend, suite.with_named_tests(task), repeats)
+    if named is None or named.state not in SETTLED:
+        return status, seen
+    return named.model_copy(update={"whole_files": False}), of_named
+
+
+def _seen(
     suite: BugsinpySuite, backend: SandboxBackend, task: Task, repeats: int
 ) -> tuple[BugStatus | None, Validation]:
     """Run one bug, and where that shows nothing once more under another locale."""
