@@ -30,7 +30,8 @@ class ProgressView(Protocol):
 class _Lines:
     """One line per unit."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, good: str) -> None:
+        self._good = good
         self._total, self._count, self._solved, self._began = total, 0, 0, time.monotonic()
         self._lock = threading.Lock()
 
@@ -38,7 +39,7 @@ class _Lines:
         with self._lock:
             self._count += 1
             self._solved += solved
-            head = f"[{self._count}/{self._total}] {time.monotonic() - self._began:.0f} s, {self._solved} solved:"
+            head = f"[{self._count}/{self._total}] {time.monotonic() - self._began:.0f} s, {self._solved} {self._good}:"
             print(f"{head} {line}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Self:
@@ -53,7 +54,7 @@ class _Lines:
 class _Bar:
     """A bar with the last unit's line beside it."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, good: str) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(
             *columns,
@@ -61,12 +62,12 @@ class _Bar:
             TextColumn("{task.fields[last]}", markup=False),
             console=Console(stderr=True),
         )
-        self._unit = self._progress.add_task("0 solved", total=total, last="")
-        self._solved = 0
+        self._unit = self._progress.add_task(f"0 {good}", total=total, last="")
+        self._solved, self._good = 0, good
 
     def done(self, line: str, solved: bool) -> None:
         self._solved += solved
-        self._progress.update(self._unit, advance=1, description=f"{self._solved} solved", last=line)
+        self._progress.update(self._unit, advance=1, description=f"{self._solved} {self._good}", last=line)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -78,6 +79,6 @@ class _Bar:
         self._progress.stop()
 
 
-def progress_view(total: int) -> ProgressView:
-    """A bar where standard error is a terminal."""
-    return _Bar(total) if sys.stderr.isatty() else _Lines(total)
+def progress_view(total: int, good: str = "solved") -> ProgressView:
+    """A bar where standard error is a terminal. `good` is what a unit is called that ended well."""
+    return _Bar(total, good) if sys.stderr.isatty() else _Lines(total, good)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from harness.errors import UsageError
 from harness.grading import graded_tree, report_of, scoring_command
@@ -13,6 +14,7 @@ from sandboxes.base import SandboxBackend, SandboxError
 from sandboxes.workspace import Workspace
 from suites.base import Suite
 
+Result = TypeVar("Result")
 MESSAGES, MESSAGE_CHARS = 100, 1200
 
 
@@ -99,8 +101,20 @@ def validate(
 
     for task in tasks:
         backend.prepare(task.resources, task.image, 2 * repeats)
+    return in_threads(one, tasks, workers, backend)
+
+
+def in_threads(
+    work: Callable[[Task], Result], tasks: Sequence[Task], workers: int, backend: SandboxBackend
+) -> list[Result]:
+    """The results in the tasks' order. What is raised, an interruption too, ends what is under way in the backend."""
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(one, tasks))
+        try:
+            return list(pool.map(work, tasks))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            backend.close()
+            raise
 
 
 def validated(suite: Suite, backend: SandboxBackend, task: Task, repeats: int = 1) -> Validation:

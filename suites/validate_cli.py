@@ -46,7 +46,7 @@ def run_validation(suite: Suite, args: argparse.Namespace) -> int:
     unprepared = suite.prepare(tasks, args.num_workers, notice)
     tasks = [task for task in tasks if task.id not in unprepared]
     results = [Validation(task, error=why) for task, why in unprepared.items()]
-    with _backend(args, tasks) as backend, progress_view(len(tasks)) as progress:
+    with _backend(args, tasks) as backend, progress_view(len(tasks), "valid") as progress:
         results += validate(
             suite, backend, tasks, args.num_workers, lambda done: progress.done(done.task, done.valid), args.repeat or 1
         )
@@ -77,7 +77,7 @@ def _validate_bugs(suite: BugsinpySuite, args: argparse.Namespace) -> int:
     write_status(file, states)
     seen: list[Validation] = []
     usable = [task for task in usable if task.id not in unprepared]
-    with progress_view(len(usable)) as progress:
+    with progress_view(len(usable), "reproduced") as progress:
 
         def done(status: BugStatus | None, validation: Validation) -> None:
             seen.append(validation)

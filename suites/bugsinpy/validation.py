@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from harness.records import Task
@@ -13,7 +12,7 @@ from sandboxes.base import SandboxBackend
 from suites.bugsinpy.bug import Bug
 from suites.bugsinpy.status import BugStatus, State
 from suites.bugsinpy.suite import BugsinpySuite
-from suites.validate import Validation, validated
+from suites.validate import Validation, in_threads, validated
 
 NOT_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"}
 """The environment of a locale that knows no more than Latin-1, whatever locales an image has."""
@@ -59,8 +58,7 @@ def bug_states(
         with lock:
             on_done(status, seen)
 
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(one, tasks))
+    in_threads(one, tasks, workers, backend)
 
 
 def bug_state(
