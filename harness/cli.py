@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,6 +16,24 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """One row of what a command can do; `main` gives the exit code."""
+
+    help: str
+    main: Callable[[argparse.Namespace], int]
+    add_flags: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+
+
+def parser_of(prog: str, description: str, subcommands: Mapping[str, Subcommand]) -> Parser:
+    """A parser that leaves the name of the subcommand in `command`."""
+    made = Parser(prog=prog, description=description)
+    commands = made.add_subparsers(dest="command", required=True, parser_class=Parser)
+    for name, command in subcommands.items():
+        command.add_flags(commands.add_parser(name, help=command.help, description=command.help))
+    return made
 
 
 def at_least(minimum: int) -> Callable[[str], int]:

@@ -12,15 +12,15 @@ import contextlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 import docker
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli import Parser, add_sandbox_flags
+from harness.cli import Subcommand, add_sandbox_flags, parser_of
 from sandboxes import leftovers
 from sandboxes.base import Isolation, SandboxBackend, SandboxUnavailable
 from sandboxes.choose import open_backend
@@ -32,21 +32,8 @@ EXIT_LEFT, EXIT_NOT_CONFORMANT = 3, 1
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
-@dataclass(frozen=True)
-class Subcommand:
-    """One row of what `repo-agent sandbox` can do."""
-
-    help: str
-    main: Callable[[argparse.Namespace], int]
-    add_flags: Callable[[argparse.ArgumentParser], None] = lambda parser: None
-
-
 def parser() -> argparse.ArgumentParser:
-    made = Parser(prog="repo-agent sandbox", description="Show and remove what runs have left; check a sandbox.")
-    commands = made.add_subparsers(dest="command", required=True, parser_class=Parser)
-    for name, command in SUBCOMMANDS.items():
-        command.add_flags(commands.add_parser(name, help=command.help, description=command.help))
-    return made
+    return parser_of("repo-agent sandbox", "Show and remove what runs have left; check a sandbox.", SUBCOMMANDS)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import docker
@@ -14,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli import Parser, add_suite_flags, at_least
+from harness.cli import Subcommand, add_suite_flags, at_least, parser_of
 from harness.errors import UsageError
+from harness.progress import notice
 from sandboxes.image_archive import BadArchive, export_images, import_images
 from sandboxes.image_store import (
     StoredImage,
@@ -37,21 +37,8 @@ ENGINE_S = 900
 EXIT_FAILED, EXIT_LEFT = 1, 3
 
 
-@dataclass(frozen=True)
-class Subcommand:
-    """One row of what `repo-agent images` can do."""
-
-    help: str
-    main: Callable[[argparse.Namespace], int]
-    add_flags: Callable[[argparse.ArgumentParser], None] = lambda parser: None
-
-
 def parser() -> argparse.ArgumentParser:
-    made = Parser(prog="repo-agent images", description="The images of the environments that tasks are played in.")
-    commands = made.add_subparsers(dest="command", required=True, parser_class=Parser)
-    for name, command in SUBCOMMANDS.items():
-        command.add_flags(commands.add_parser(name, help=command.help, description=command.help))
-    return made
+    return parser_of("repo-agent images", "The images of the environments that tasks are played in.", SUBCOMMANDS)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -116,7 +103,7 @@ def build(args: argparse.Namespace) -> int:
         count += 1
         print(f"[{count}/{len(specs)}] {described(outcome)}", flush=True)
 
-    with PythonImages(args.python_images, _notice) as images:
+    with PythonImages(args.python_images, notice) as images:
         outcomes = images.build_all(specs, args.jobs, on_done, args.rebuild)
     failed = sum(isinstance(outcome, BuildFailure) for outcome in outcomes)
     with engine() as client:
@@ -225,7 +212,7 @@ def _agreed(question: str) -> bool:
 def _removed(client: docker.DockerClient, image: StoredImage) -> bool:
     why = remove_image(client, image)
     if why:
-        _notice(f"{image.fingerprint} stays: {why}")
+        notice(f"{image.fingerprint} stays: {why}")
     return not why
 
 
@@ -277,15 +264,11 @@ class _Meter:
     def __call__(self, done_bytes: int) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + 5
-            _notice(f"{self._verb} {_megabytes(done_bytes)} of about {_megabytes(self._total_bytes)} MB")
+            notice(f"{self._verb} {_megabytes(done_bytes)} of about {_megabytes(self._total_bytes)} MB")
 
 
 def _megabytes(size_bytes: int) -> str:
     return f"{size_bytes / MEGABYTE:.0f}"
-
-
-def _notice(line: str) -> None:
-    print(f"repo-agent: {line}", file=sys.stderr, flush=True)
 
 
 def _console() -> Console:
