@@ -40,9 +40,8 @@ def _changes(old: Workspace, new: Workspace) -> dict[str, File | None]:
 
 def run_feedback(task: Task, tree: Workspace, sandbox: Sandbox) -> TestReport:
     """The run after a write: tight limits, ends at the first failures, no canaries."""
-    run = PytestRun(
-        task.test_args, task.feedback_cpu_s, test_wall_s=5 * task.feedback_cpu_s, max_failures=FEEDBACK_FAILURES
-    )
+    cpu_s, only = task.feedback_cpu_s, _only(task)
+    run = PytestRun(task.test_args, cpu_s, 5 * cpu_s, max_failures=FEEDBACK_FAILURES, only=only)
     result = sandbox.run(graded_tree(task, tree)[0], Command(run, task.pythonpath, task.env, task.feedback_limits))
     return report_of(task, result, max_failures=FEEDBACK_FAILURES)
 
@@ -59,8 +58,13 @@ def run_scoring(task: Task, tree: Workspace, sandbox: Sandbox) -> tuple[Score, T
 
 def scoring_command(task: Task) -> Command:
     cpu_s = task.test_cpu_s
-    run = PytestRun(task.test_args, cpu_s, 5 * cpu_s, scoring=True, decisive=task.expected_tests)
+    expected = task.expected_tests
+    run = PytestRun(task.test_args, cpu_s, 5 * cpu_s, decisive=expected, only=_only(task), scoring=True)
     return Command(run, task.pythonpath, task.env, task.limits)
+
+
+def _only(task: Task) -> tuple[str, ...]:
+    return task.expected_tests if task.only_expected else ()
 
 
 def report_of(task: Task, result: ExecResult, max_failures: int = 0) -> TestReport:

@@ -309,6 +309,8 @@ class Task:
     expected_tests: tuple[str, ...]
     test_args: tuple[str, ...]
     """Arguments of pytest: the files or ids that are run."""
+    only_expected: bool = False
+    """Of what these name only the expected tests are run: others there are known to fail, or to be unsteady."""
     protected: tuple[str, ...] = ()
     """Patterns of what may not be edited all the same."""
     pythonpath: tuple[str, ...] = (".",)

@@ -102,6 +102,8 @@ class PytestRun:
     """Stop after so many failures, or at the first test that goes over its limit; 0 runs everything."""
     decisive: tuple[str, ...] = ()
     """Tests of which one that goes over its limit decides the run, which ends there."""
+    only: tuple[str, ...] = ()
+    """The ids of the tests that are run of all that are collected; empty: all."""
     scoring: bool = False
     """Add canaries (see sandboxes.canaries), and tell values that are equal to everything."""
     cold: bool = False

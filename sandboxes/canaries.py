@@ -24,14 +24,16 @@ class Canaries:
 
     among: dict[str, bool]
     apart: dict[str, bool]
+    method: str
+    """One more of those that stand apart, which must fail: a unittest method, for it has assertions of its own."""
     module: str
     """The file of those that stand apart."""
 
     @classmethod
     def fresh(cls) -> Self:
-        names = [f"test_{number:08x}" for number in random.SystemRandom().sample(range(16**8), 6)]
+        names = [f"test_{number:08x}" for number in random.SystemRandom().sample(range(16**8), 7)]
         among = dict(zip(names, (True, False, False), strict=False))
-        return cls(among, {names[3]: True, names[4]: False}, f"{names[5]}.py")
+        return cls(among, {names[3]: True, names[4]: False}, names[5], f"{names[6]}.py")
 
     def planted(self, tree: Workspace) -> Workspace:
         left, right = random.SystemRandom().sample(range(10**6), 2)
@@ -39,7 +41,14 @@ class Canaries:
             f"def {name}():\n    assert [{left}, 'a'] == [{left if passes else right}, 'a']\n\n\n"
             for name, passes in self.apart.items()
         )
+        case = f"class TestCase(unittest.TestCase):\n    def {self.method}(self):\n"
+        text = f"import unittest\n\n\n{text}{case}        self.assertEqual([{left}, 'a'], [{right}, 'a'])\n"
         return tree.write(self.module, text.encode())
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of those that stand apart."""
+        return [f"{self.module}::{name}" for name in (*self.apart, f"TestCase::{self.method}")]
 
     def chosen(self, args: Sequence[str]) -> list[str]:
         """Arguments of pytest with the module among them. The root has it already: pytest collects what is named twice
@@ -50,7 +59,7 @@ class Canaries:
 
     def checked(self, records: Sequence[TestRecord]) -> tuple[tuple[TestRecord, ...], str, bool]:
         """The other records; why the run is held for manipulated, or nothing; whether canaries are missing."""
-        expected = self.among | self.apart
+        expected = self.among | self.apart | {self.method: False}
         others: list[TestRecord] = []
         seen: set[str] = set()
         wrong = False

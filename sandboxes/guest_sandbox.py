@@ -206,6 +206,7 @@ def _run_request(
     if canaries and isinstance(run, dict):
         tree = canaries.planted(tree)
         run["args"] = canaries.chosen(run["args"])
+        run["only"] = [*run["only"], *canaries.ids] if run["only"] else []
         run["canaries"] = [{"name": name, "passes": passes} for name, passes in canaries.among.items()]
     return {
         "op": "run",

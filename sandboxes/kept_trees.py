@@ -109,7 +109,7 @@ def _known_faults() -> Iterator[None]:
 
 def _read(path: str) -> File:
     if os.path.islink(path):
-        return File(os.readlink(path).encode(), Mode.SYMLINK)
+        return File(os.readlink(os.fsencode(path)), Mode.SYMLINK)
     with open(path, "rb") as file:
         executable = os.fstat(file.fileno()).st_mode & 0o100
         return File(file.read(), Mode.EXECUTABLE if executable else Mode.REGULAR)

@@ -33,7 +33,10 @@ def environments_of(suite: Suite) -> dict[PythonSpec, tuple[str, ...]]:
         return {spec: tasks for spec, tasks in chosen.items() if tasks}
     if not isinstance(suite, HasEnvironments):
         raise UsageError(f"suite {suite.name} needs no images")
-    return {spec: tuple(tasks) for spec, tasks in suite.environments().items()}
+    found = {spec: tuple(tasks) for spec, tasks in suite.environments().items()}
+    if not found:
+        raise UsageError(f"no task of {suite.name} can be given an environment")
+    return found
 
 
 def prepare(

@@ -8,6 +8,7 @@ can do that; they are fetched when a tree is needed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -109,6 +110,8 @@ def _clone(name: str, source: str, cached: Path, mirror: Path | None) -> None:
         clone = Path(scratch) / "clone.git"
         done = git(None, "clone", "--quiet", "--bare", "--filter=blob:none", source, str(clone))
         if done.returncode:
+            if os.strerror(errno.ENOSPC) in why(done):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise NotFetched(f"cannot fetch {name} from {source} ({why(done)}): {_advice(name, mirror)}")
         git(clone, "config", "gc.auto", "0")  # trees that are made here hang on no branch
         if cached.exists():

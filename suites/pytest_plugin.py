@@ -69,8 +69,10 @@ def _suite(name: str) -> Suite:
 def environment_of(task: Task, backend: SandboxBackend, test_policy: str) -> Iterator[Environment]:
     """An environment of one task, closed afterwards. The suite that made the task decides of which kind."""
     suite = _suite(task.suite)
-    left_out = prepared(suite, [task], 1)[1]
-    if left_out or (task.image and backend.name != "docker"):
-        raise pytest.UsageError(left_out[0] if left_out else f"{task.id} needs --repo-sandbox docker")
+    if task.image and backend.name != "docker":
+        raise pytest.UsageError(f"{task.id} has an image of its own: it needs --repo-sandbox docker")
+    playable, notices = prepared(suite, [task], 1)
+    if not playable:
+        raise pytest.UsageError(notices[0])
     with suite.environment(task, backend, TestPolicy(test_policy)) as environment:
         yield environment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -212,7 +213,7 @@ def _config(
 
 def _new_directory(config: RunConfig) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    name = f"{stamp}-{config.suite}-{config.policy}"
+    name = re.sub(r"[^\w.-]", "_", f"{stamp}-{config.suite}-{config.policy}")
     names = itertools.chain([name], (f"{name}-{count}" for count in itertools.count(2)))
     return next(path for path in (Path("runs") / name for name in names) if not path.exists())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -125,7 +126,9 @@ def _write_part(suite: Suite, part: str, chosen: Sequence[str], made_by: str, ou
     version = suite.version_of(chosen)
     content = SuiteFile(name=name, suite=root, version=version, tasks=tuple(chosen), made_by=made_by)
     write_suite_file(out / f"{name}.json", content)
-    print(f"{out / name}.json: {len(chosen)} tasks")
+    groups = Counter(suite.group_of(task) for task in suite.tasks() if task.id in set(chosen))
+    named = ", ".join(f"{group} {count}" for group, count in sorted(groups.items()) if group)
+    print(f"{out / name}.json: {len(chosen)} tasks{f' ({named})' if named else ''}")
 
 
 def _console() -> Console:

@@ -126,6 +126,9 @@ def validated(suite: Suite, backend: SandboxBackend, task: Task, repeats: int = 
         fixed = _runs(backend, task, reference, repeats)
         expected = set(task.expected_tests) or (set() if fixed.troubled else fixed.always_passed)
         task = replace(task, expected_tests=tuple(sorted(expected)))
+        alone = _runs(backend, task, reference, 1) if task.only_expected and fixed.seen - expected else None
+        if alone:  # without the others: is it still so?
+            task = replace(task, expected_tests=tuple(sorted(expected & alone.always_passed)))
         buggy = _runs(backend, task, task.tree, repeats)
     except (SandboxError, UsageError) as error:
         return Validation(task.id, error=str(error))

@@ -117,6 +117,12 @@ import pytest
 def pytest_pyfunc_call(pyfuncitem):
     return True
 """
+NO_UNITTEST_ASSERTIONS = """\
+import unittest
+for name in dir(unittest.TestCase):
+    if name.startswith("assert"):
+        setattr(unittest.TestCase, name, lambda *values, **more: None)
+"""
 EMPTY_TESTS = "def test_two():\n    pass\n\n\ndef test_text():\n    pass\n"
 
 CHEATS: dict[str, dict[str, str]] = {
@@ -150,6 +156,7 @@ CHEATS: dict[str, dict[str, str]] = {
     "a replaced comparison": {PROGRAM: REPLACED_COMPARISON},
     "patched reports": {PROGRAM: PASSING_REPORTS + BUGGY},
     "patched assertions": {PROGRAM: NO_ASSERTIONS},
+    "patched assertions of unittest": {PROGRAM: NO_UNITTEST_ASSERTIONS + BUGGY},
     "endless loop": {PROGRAM: "def double(x):\n    while True:\n        pass\n"},
     "hard-coded visible cases of one file": {PROGRAM: "def double(x):\n    return {2: 4, 'ab': 'abab'}[x]\n"},
 }
@@ -162,6 +169,7 @@ TAMPERED = {
     "a replaced comparison",
     "patched reports",
     "patched assertions",
+    "patched assertions of unittest",
 }
 
 

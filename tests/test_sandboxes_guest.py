@@ -66,7 +66,9 @@ def test_a_plugin_that_needs_the_tree_means_a_cold_start_and_not_the_end(tmp_pat
             capture_output=True,
             text=True,
             check=True,
-        ).stdout.splitlines()[-1].strip()
+        )
+        .stdout.splitlines()[-1]
+        .strip()
         for plugins in ("", "a_package_of_the_tree")
     ]
     assert said == ["True", "False"]

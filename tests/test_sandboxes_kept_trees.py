@@ -171,6 +171,25 @@ def test_a_lay_out_that_fails_leaves_nothing_and_works_at_the_next_use() -> None
     assert tree.paths == TREE.paths
 
 
+def test_a_tree_whose_link_is_a_folder_too_writes_nothing_through_the_link(tmp_path: Path) -> None:
+    """Git stores such a tree when it is told to, and fetches it."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link = File(os.fsencode(outside), Mode.SYMLINK)
+    with pytest.raises(SandboxError, match=r"^cannot keep a tree in \S+: Not a directory$"):
+        keep("bad", lambda: [("a", link), ("a/b", File(b"1"))])
+    with pytest.raises(SandboxError, match=r"^cannot keep a tree in \S+: File exists$"):
+        keep("bad", lambda: [("a", link), ("a", File(b"1"))])
+    assert os.listdir(outside) == []
+
+
+def test_a_links_target_may_be_any_bytes_that_the_system_takes() -> None:
+    tree = MappingTree({"link": File(b"a\xff\xfe", Mode.SYMLINK)})
+    assert kept(tree).file("link") == tree.file("link")
+    with pytest.raises(SandboxError, match=r"^cannot keep a tree in \S+: a symbolic link leads nowhere$"):
+        keep("bad", lambda: [("link", File(b"a\0b", Mode.SYMLINK))])
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing(cache: Path) -> None:
     large = MappingTree({f"d{number}/x": b"x" * 100_000 for number in range(20)})
     with small_disk(cache):

@@ -54,11 +54,11 @@ def test_failed_write_is_a_fault_of_the_sandbox_and_leaves_nothing(
 ) -> None:
     store = TreeStore(tmp_path / "bases")
 
-    def full(self: Path, data: bytes) -> int:
+    def full(self: Path, mode: str) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(Path, "open", full)
         with pytest.raises(SandboxError, match="No space left"):
             store.put(TREE)
     assert sorted(each.name for each in store.place.iterdir()) == [EMPTY, KEPT, "marker"]

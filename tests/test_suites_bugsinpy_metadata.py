@@ -18,6 +18,7 @@ from suites.bugsinpy.paths import (
     PROTECTED,
     editable_patterns,
     is_configuration,
+    is_documentation,
     is_test_path,
     patch_paths,
 )
@@ -210,6 +211,27 @@ def test_protected_patterns_and_the_predicates_agree(read: Read) -> None:
     assert len(paths) > 600
     for path in paths:
         assert matches(path, PROTECTED) == (is_test_path(path) or is_configuration(path)), path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("test_a/__init__.py", "package/test_a/__init__.py", "package/a_test/__init__.py", "conftest/__init__.py"),
+        *("sitecustomize/__init__.py", "package/testing.py", "package/tests/helper.py", "tests.py"),
+    ],
+)
+def test_what_would_stand_in_for_a_test_may_not_be_added_where_all_python_is_editable(path: str) -> None:
+    assert matches(path, editable_patterns("of-a-user"))
+    assert matches(path, PROTECTED)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["ChangeLog", "changelogs/fragments/1-fix.yml", "newsfragments/1.bugfix", "docs/Makefile.md", "lib/parse.pyi"],
+)
+def test_a_text_that_may_tell_of_the_fix_is_documentation_in_any_spelling(path: str) -> None:
+    assert is_documentation(path)
+    assert not is_documentation(f"package/{path.removesuffix('i')}")
 
 
 def test_every_test_file_is_a_test_path(read: Read) -> None:

@@ -97,6 +97,19 @@ def test_a_part_that_cannot_be_read_says_so(validated: Path) -> None:
         load("bugsinpy:tally-11").tasks()
 
 
+@pytest.mark.parametrize(
+    "hollow",
+    [{"expected": (), "failing": ()}, {"failing": ()}, {"expected": ("tests/test_a.py::test_b",)}],
+    ids=["nothing", "nothing fails", "what fails is not expected"],
+)
+def test_a_status_under_which_doing_nothing_would_solve_the_bug_is_refused(
+    validated: Path, states: dict[str, BugStatus], hollow: dict[str, tuple[str, ...]]
+) -> None:
+    write_status(validated, {"tally-1": states["tally-1"].model_copy(update=hollow)})
+    with pytest.raises(UsageError, match=r"^the status of tally-1 says reproduced, and names no expected test that f"):
+        load("bugsinpy:tally").tasks()
+
+
 def test_a_part_that_was_seen_to_be_of_no_use_says_so(validated: Path) -> None:
     with pytest.raises(UsageError, match=r"^no bug of bugsinpy:tally-10 can be played \(tally-10 flaky\)$"):
         load("bugsinpy:tally-10").tasks()
@@ -217,7 +230,9 @@ def test_a_version_differs_with_the_tests_and_not_with_what_was_measured(
     before = {name: load(name).version for name in ("bugsinpy:tally", "bugsinpy:ferry")}
     write_status(validated, {"tally-1": states["tally-1"].model_copy(update={"run_s": 9.0, "why": "slow"})})
     assert {name: load(name).version for name in before} == before
-    write_status(validated, {"tally-1": states["tally-1"].model_copy(update={field: ("another",)})})
+    known = states["tally-1"]
+    more = {"expected": (*known.expected, "another")} | ({field: ("another",)} if field == "failing" else {})
+    write_status(validated, {"tally-1": known.model_copy(update=more)})
     assert load("bugsinpy:tally").version != before["bugsinpy:tally"]
     assert load("bugsinpy:ferry").version == before["bugsinpy:ferry"]
 
@@ -231,7 +246,7 @@ def test_a_file_of_a_part_loads_until_the_tests_are_others(
     assert [len(suite.tasks()) for suite in loaded] == [9, 6, 3]
     task = loaded[2].tasks()[0]
     assert loaded[2].reference(task) is not None
-    changed = {task.id: states[task.id].model_copy(update={"expected": ("another",)})}
+    changed = {task.id: states[task.id].model_copy(update={"expected": (*states[task.id].expected, "another")})}
     write_status(validated, changed)
     with pytest.raises(UsageError, match=r"^suite file \S+ is for version \w+ of bugsinpy:tally, not \w+$"):
         load(str(tmp_path / "bugsinpy_tally_test_suite.json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from harness.errors import UsageError
 from sandboxes.workspace import File, Mode
 from suites.fetch import git_files, git_repository, listing
 from tests.git_work import Work
+from tests.small_disk import small_disk
 
 NAME = "owner/thing"
 NOT_THERE = "0123456789abcdef0123456789abcdef01234567"
@@ -175,6 +177,17 @@ def test_a_cache_that_cannot_be_written_is_one_line(work: Work, tmp_path: Path, 
 
 
 # ---- a server
+
+
+def test_a_full_disk_is_not_held_for_a_fault_of_the_mirror(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = work.commit({"large.bin": random.Random(1).randbytes(2**21)})
+    work.into(tmp_path / "mirror" / f"{NAME}.bundle")
+    with small_disk(tmp_path / "disk"):
+        monkeypatch.setenv("REPO_AGENT_CACHE", str(tmp_path / "disk" / "cache"))
+        with pytest.raises(UsageError, match=r"^cannot keep a repository in \S+: No space left on device$"):
+            git_repository(NAME, [commit], tmp_path / "mirror")
 
 
 def test_a_server_gives_a_clone_without_contents_and_these_in_one_go(server: Server, work: Work) -> None:

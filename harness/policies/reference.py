@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from harness.errors import RolloutEnd, UsageError
 from harness.policies.mutation import PARSING, edits
+from harness.policies.reading import READ_CHARS
 from harness.policies.scripted import AtOnce, ScriptedPolicy
 from harness.policy import Policy, PolicyInfo
 from harness.records import Completion, Message, Sampling, StopReason, Task
 from sandboxes.workspace import Workspace
+from tools.files import FileState, execute
 from tools.protocol import call_text, final_text, parse
 
 MISTAKES = 48
@@ -54,6 +56,18 @@ def with_mistake(text: str, chance: random.Random) -> str:
     return call_text("write_file", **call.args | {"content": chance.choice(found).apply(source)}) if found else text
 
 
+def reads(task: Task, path: str) -> list[str]:
+    """The calls that show all of a file: one that was seen in part cannot be written."""
+    state, texts, starts = FileState(task.tree), list[str](), [1]
+    while starts:
+        place = {"start_line": starts[0]} if texts else {}
+        texts.append(call_text("read_file", rel_path=path, max_chars=READ_CHARS, **place))
+        state, result = execute(state, parse(texts[-1]), task.may_edit)
+        left = state.unseen.get(path, frozenset())
+        starts = [line for line in [min(left, default=0)] if line > starts[0] and not result.error]
+    return texts
+
+
 @dataclass(frozen=True)
 class ReferenceSource(AtOnce):
     """A policy for each task that has a reference."""
@@ -68,6 +82,6 @@ class ReferenceSource(AtOnce):
         texts = [call_text("list_files")]
         for path in sorted(fixed.edits):
             content = fixed.read(path).decode()
-            texts += [call_text("read_file", rel_path=path, max_chars=100_000)] if path in task.tree else []
+            texts += reads(task, path) if path in task.tree else []
             texts += [call_text("write_file", rel_path=path, content=content)]
         return ReferencePolicy((*texts, final_text(f"repaired {', '.join(sorted(fixed.edits))}")))

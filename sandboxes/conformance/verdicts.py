@@ -162,6 +162,16 @@ def modules_of_the_tree_come_first(place: Place) -> None:
     same("outcomes without them", outcomes(pytest_run(place.sandbox, {"test_it.py": test})), {"test_it": "passed"})
 
 
+def only_the_named_tests_are_run(place: Place) -> None:
+    """Of what is collected only the tests that a run names are run, by their ids."""
+    test = "import pytest\n@pytest.mark.parametrize('n', [1, 2])\ndef test_n(n): pass\ndef test_nn(): assert 0\n"
+    for scoring in (False, True):
+        run = PytestRun(only=("test_it.py::test_n[2]",), scoring=scoring)
+        result = place.sandbox.run(tree_of({"test_it.py": test}), Command(run))
+        same("outcomes", {record.id: record.outcome for record in result.records}, {"test_it.py::test_n[2]": "passed"})
+        require(not result.canaries_missing and not result.tampered, "canaries are left out")
+
+
 def environment_is_that_of_a_new_interpreter(place: Place) -> None:
     """Variables that an interpreter reads when it starts have their effect on a run of pytest."""
     code = "import locale, sys; state = (hash('x'), sys.flags.optimize, locale.setlocale(locale.LC_ALL, ''))"
@@ -256,6 +266,7 @@ CHECKS = (
     Check(forked_and_cold_runs_agree),
     Check(forked_and_cold_runs_have_the_same_surroundings),
     Check(modules_of_the_tree_come_first),
+    Check(only_the_named_tests_are_run),
     Check(environment_is_that_of_a_new_interpreter),
     Check(end_of_the_process_ends_the_report),
     Check(broken_streams_do_not_return_into_the_runner),

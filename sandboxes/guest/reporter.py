@@ -162,6 +162,9 @@ def reporter_class() -> Any:
             yield from self.limited(item)
 
         def pytest_collection_modifyitems(self, items: List[Any]) -> None:
+            if self.command["only"]:
+                wanted = set(self.command["only"])
+                items[:] = [item for item in items if test_id(item.nodeid) in wanted]
             for canary in self.command["canaries"]:
                 place = random.SystemRandom().randrange(len(items) + 1)
                 neighbour = items[min(place, len(items) - 1)] if items else None

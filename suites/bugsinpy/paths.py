@@ -29,8 +29,18 @@ CONFIGURATION = (
     ".*",
     ".*/**",
 )
-DOCUMENTATION = ("doc/**", "docs/**", "*.md", "*.rst", "*.txt", "CHANGE*", "HISTORY*", "NEWS*", "README*", "AUTHORS*")
-PROTECTED = TESTS + CONFIGURATION
+DOCUMENTATION = (
+    *("doc/**", "docs/**", "*.md", "*.rst", "*.txt", "change*", "history*", "news*", "readme*", "authors*"),
+    *("changes/**", "changelogs/**", "changelog.d/**", "newsfragments/**"),
+    "**/*.pyi",
+)
+"""In small letters. Stubs are among them: upstream's patches leave them out, and nothing runs them."""
+SUPPORT = (
+    "**/testing.py",
+    *("**/test_*/**", "**/*_test/**", "**/conftest/**", "**/sitecustomize/**", "**/usercustomize/**"),
+)
+"""What tests are built on, and packages that Python would import in place of the module of that name beside them."""
+PROTECTED = TESTS + CONFIGURATION + SUPPORT
 """What no edit may touch, whatever the editable patterns say."""
 EDITABLE = {
     "PySnooper": ("pysnooper/**",),
@@ -66,7 +76,7 @@ def is_configuration(path: str) -> bool:
 
 def is_documentation(path: str) -> bool:
     """Written for readers: may tell of later versions, and is no part of a repair."""
-    return matches(path, DOCUMENTATION) and not is_configuration(path)
+    return matches(path.lower(), DOCUMENTATION) and not is_configuration(path)
 
 
 def editable_patterns(project: str) -> tuple[str, ...]:

@@ -132,6 +132,10 @@ class BugsinpySuite(RepoSuite):
             command = f": try repo-agent suites validate bugsinpy:{self._selection}".rstrip(":")
             advice = "" if len(known) == len(self.bugs) + len(self.unreadable) else command
             raise UsageError(f"no bug of {self.name} can be played ({said[:200]}){advice}")
+        if hollow := [bug for bug in playable if not states[bug].is_sound]:
+            raise UsageError(
+                f"the status of {', '.join(hollow[:5])} says reproduced, and names no expected test that fails"
+            )
         return [self._task(self.bugs[bug], states[bug]) for bug in playable]
 
     def candidates(self) -> Sequence[Task]:
@@ -153,6 +157,7 @@ class BugsinpySuite(RepoSuite):
             editable=editable_patterns(bug.project),
             protected=PROTECTED,
             expected_tests=status.expected,
+            only_expected=True,
             test_args=bug.test_modules if status.whole_files else bug.test_args,
             pythonpath=bug.pythonpath,
             test_cpu_s=5 * slowest_s,

@@ -26,7 +26,7 @@ from suites.bugsinpy.bug import Bug
 from suites.bugsinpy.paths import is_documentation, is_test_path, patch_paths
 from suites.fetch import Entry, git, git_files, listing, why
 
-RECIPE = 1
+RECIPE = 2
 """Raised when trees are made otherwise."""
 
 
