@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -115,7 +116,7 @@ def test_an_image_of_another_recipe_is_removed_once_that_is_agreed_to(
     assert outdated in {image.name for image in stored_images(client)}
     assert main(["prune", "--yes"]) == 0
     assert outdated not in {image.name for image in stored_images(client)}
-    assert "removed 1 of 1 images" in capsys.readouterr().out
+    assert re.search(r"^removed (\d+) of \1 images", capsys.readouterr().out, re.MULTILINE)  # others may be nameless
 
 
 @pytest.mark.docker

@@ -20,6 +20,8 @@ MESSAGES = 3
 """So many failures are kept in a status."""
 MAX_RUN_S = 60.0
 """Whole files that take longer make no task: an agent waits for them after each write."""
+LIBRARY = re.compile(r"(?:/[\w.+-]+)+/lib/python3\.\d+/")
+"""Where an image has its Python: that says nothing of a bug."""
 SETTLED = (State.REPRODUCED, State.NEEDS_LATIN1, State.BUGGY_PASSES)
 """What other tests beside those of the bug did not bring about."""
 NETWORK = re.compile(
@@ -111,8 +113,8 @@ def _status(suite: BugsinpySuite, task: Task, seen: Validation) -> BugStatus:
 
 def _told(bug: Bug, seen: Validation) -> list[tuple[str, str]]:
     """The messages of the tests that are to show the bug; all of them where there are none."""
-    shown = [(test, text) for test, text in seen.messages.items() if bug.shown_by(test)]
-    return shown or list(seen.messages.items())
+    messages = [(test, LIBRARY.sub("<python>/", text)) for test, text in seen.messages.items()]
+    return [each for each in messages if bug.shown_by(each[0])] or messages
 
 
 def _state(bug: Bug, seen: Validation) -> tuple[State, str]:
