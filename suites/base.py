@@ -141,7 +141,7 @@ def _whole(suite: Suite, part: str) -> Suite:
 SUITES: dict[str, tuple[str, Callable[[Path | None, str], Suite]]] = {
     "minibugs": ("24 small multi-file repair tasks, embedded", _minibugs),
     "quixbugs": ("the 40 QuixBugs programs, fetched by git on first use", _quixbugs),
-    "bugsinpy": ("bugs of real projects; also bugsinpy:PROJECT and bugsinpy:PROJECT-ID", _bugsinpy),
+    "bugsinpy": ("501 bugs of 17 projects; parts: bugsinpy:PROJECT, bugsinpy:PROJECT-ID; +failures", _bugsinpy),
 }
 
 

@@ -92,6 +92,12 @@ def test_an_unknown_part_is_one_line_with_the_projects_names(validated: Path, pa
         load(f"bugsinpy:{part}").tasks()
 
 
+@pytest.mark.parametrize("part", [":", ":+failures", ":tally+failure", "+", ":tally+failures+failures"])
+def test_a_part_that_is_none_is_one_line_with_the_forms_there_are(validated: Path, part: str) -> None:
+    with pytest.raises(UsageError, match=r"^not a part of bugsinpy: .* \(:PROJECT or :PROJECT-ID, and \+failures"):
+        load(f"bugsinpy{part}")
+
+
 def test_a_part_that_cannot_be_read_says_so(validated: Path) -> None:
     with pytest.raises(UsageError, match=r"^no bug of bugsinpy:tally-11 can be played \(tally-11 unreadable\)$"):
         load("bugsinpy:tally-11").tasks()

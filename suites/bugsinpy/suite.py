@@ -41,8 +41,8 @@ FAILURES = "+failures"
 """Behind the suite's name: goals show how the tests fail."""
 TEST_SHARE = 0.2
 """Of all bugs, the part that belongs to the test split."""
-UNKNOWN_TEST_S, UNKNOWN_RUN_S = 4.0, 60.0
-"""What a test, and a run of all tests, is taken to need where nothing was measured yet."""
+UNKNOWN_TEST_S, UNKNOWN_RUN_S = 4.0, 12.0
+"""What a test, and a run of all tests, is taken to need where nothing was measured yet: a run that hangs is to end."""
 
 
 @dataclass
@@ -59,6 +59,10 @@ class BugsinpySuite(RepoSuite):
 
     def __post_init__(self) -> None:
         self._selection = self.part.removesuffix(FAILURES).removeprefix(":")
+        if "+" in self._selection or self.part.removesuffix(FAILURES) == ":":
+            raise UsageError(
+                f"not a part of bugsinpy: {self.part!r} (:PROJECT or :PROJECT-ID, and {FAILURES} behind it)"
+            )
         self._shows_failures = self.part.endswith(FAILURES)
         self._trees: dict[str, BugTrees] = {}
         self.unfetchable: dict[str, str] = {}
