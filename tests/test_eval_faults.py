@@ -27,6 +27,8 @@ from suites.run_cli import EXIT_STOPPED
 from tests.chat_server import ChatServer, Reply, Request, Script, completion, error
 from tools.protocol import call_text, final_text
 
+pytestmark = pytest.mark.slow
+
 SECRET = "sk-secret/with+odd=chars-0123456789"
 MINIBUGS = load("minibugs")
 TASKS = [task for task in MINIBUGS.tasks() if task.id != "build_order"]

@@ -24,6 +24,7 @@ from sandboxes.leftovers import Form, Leftover
 from sandboxes.run_directory import MARK, Mark, read_mark, remove_tree, write_mark
 from sandboxes.run_scope import LABEL, RunScope, owner_alive, owner_of
 
+pytestmark = pytest.mark.slow
 IMAGE = os.environ.get("REPO_AGENT_BASE_IMAGE") or "python:3.11-slim"
 WITHIN_S = 10.0
 """What the issue allows between an owner's end and the end of all that it had."""

@@ -24,6 +24,8 @@ from suites.fetch import git_files, git_repository
 from tests.bugsinpy_world import World, build_world
 from tests.git_work import Work
 
+pytestmark = pytest.mark.slow
+
 NOT_A_COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
