@@ -8,13 +8,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from eval.metrics import RolloutMetrics, measure
 from eval.report import make_report, print_report
 from harness.cli import Parser
 from harness.errors import UsageError
-from harness.progress import progress_view
+from harness.progress import console, progress_view
 from harness.records import Trace
 from harness.redaction import Redactor
 from harness.run import Run
@@ -69,7 +67,7 @@ def _evaluate(args: argparse.Namespace, stage: Stage) -> int:
     seconds = time.monotonic() - began
     report = make_report(stage.config, metrics, outcome, versions(), stage.sandbox, stage.uses_cache, notices, seconds)
     where.write_text(Redactor()(report.model_dump_json(indent=2)) + "\n", encoding="utf-8")
-    print_report(report, Console(width=None if sys.stdout.isatty() else 140))
+    print_report(report, console())
     print(f"report: {where}\ntraces: {directory}")
     return exit_code(outcome)
 

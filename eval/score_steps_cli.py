@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
-from rich.console import Console
 
 from eval.metrics import Curve
 from eval.replay_cli import EXIT_DIVERGED, EXIT_INFRASTRUCTURE, Pass, StoredRun, add_stored_run_flags, stored_run
 from eval.report import Report, print_curves, write_report
 from eval.step_scores import StepsScored, TreeGrader, score_steps
 from harness.cli import Parser
+from harness.progress import console
 from harness.records import Trace
 from harness.run_files import REPORT_FILE
 from harness.trace_store import TraceStore
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         passed = Pass(run, scoring.one, scoring.take).go(args.num_workers)
         curves = {rollout: scoring.curves[rollout] for rollout in sorted(scoring.curves)}
         if curves:
-            print_curves(curves, Console(width=None if sys.stdout.isatty() else 140))
+            print_curves(curves, console())
         _into_report(run, curves)
     return scoring.conclude(passed.stopped)
 

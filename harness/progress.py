@@ -12,6 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
+def console() -> Console:
+    """Where tables are printed: as wide as the terminal, of a fixed width in a file."""
+    return Console(width=None if sys.stdout.isatty() else 140)
+
+
 def notice(line: str) -> None:
     """Say something beside the progress."""
     print(f"repo-agent: {line}", file=sys.stderr, flush=True)

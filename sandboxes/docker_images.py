@@ -8,6 +8,7 @@ import docker.errors
 from sandboxes.base import SandboxError, SandboxUnavailable
 from sandboxes.build_container import BuildContainer
 from sandboxes.docker_channel import FAULTS, engine_faults, said
+from sandboxes.pip_recipe import OPEN_UP
 from sandboxes.pip_settings import host_settings
 from sandboxes.run_scope import RunScope
 
@@ -37,15 +38,6 @@ def pulled_image(client: docker.DockerClient, name: str, advice: str) -> str:
         return str(client.images.pull(*_name_and_tag(name)).id)
     except FAULTS as error:
         raise SandboxUnavailable(f"Docker has no image {name} and cannot pull it: {advice}") from error
-
-
-OPEN_UP = """
-import os, sys
-for path in {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, sys.executable)}:
-    while path != "/":
-        path = os.path.dirname(path)
-        os.chmod(path, os.stat(path).st_mode | 0o011)
-"""
 
 
 def fitted_image(client: docker.DockerClient, image: str, scope: RunScope) -> str:

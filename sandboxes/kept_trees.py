@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import re
 import shutil
 import threading
@@ -20,7 +19,7 @@ from pathlib import Path
 from sandboxes.base import SandboxError
 from sandboxes.cache_directory import cache_directory
 from sandboxes.tree_files import make_folder, write_file
-from sandboxes.workspace import File, Mode
+from sandboxes.workspace import File, read_file
 
 CACHED_BYTES = 512 * 2**20
 """So much of the files' contents is held in memory, over all trees."""
@@ -45,7 +44,7 @@ class _Contents:
             if found is not None:
                 self._files.move_to_end(path)
                 return found
-        file = _read(path)
+        file = read_file(path)
         with self._lock:
             if path not in self._files:
                 self._bytes += len(file.content)
@@ -105,14 +104,6 @@ def _known_faults() -> Iterator[None]:
         yield
     except OSError as error:
         raise SandboxError(f"a kept tree cannot be read: {error.filename}: {error.strerror}") from error
-
-
-def _read(path: str) -> File:
-    if os.path.islink(path):
-        return File(os.readlink(os.fsencode(path)), Mode.SYMLINK)
-    with open(path, "rb") as file:
-        executable = os.fstat(file.fileno()).st_mode & 0o100
-        return File(file.read(), Mode.EXECUTABLE if executable else Mode.REGULAR)
 
 
 def keep(name: str, files: Callable[[], Iterable[tuple[str, File]]]) -> str:

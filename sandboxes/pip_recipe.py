@@ -41,6 +41,15 @@ LINES, PINS, BUILDS = "/tmp/requirements.txt", "/tmp/pins.txt", "/tmp/builds.txt
 HAS_COMPILER = "command -v gcc || command -v cc || ! command -v apt-get"
 PROBE = (*PIP, "index", "versions", "pip")
 
+OPEN_UP = """
+import os, sys
+for path in {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, sys.executable)}:
+    while path != "/":
+        path = os.path.dirname(path)
+        if os.stat(path).st_mode & 0o011 != 0o011:
+            os.chmod(path, os.stat(path).st_mode | 0o011)
+"""
+"""The folders above Python can be passed by every user."""
 WRITE = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
 LOOK = """
 import json, platform, pkg_resources
@@ -77,11 +86,6 @@ for top in libraries:
             wanted = mode | (0o055 if name in folders else 0o044)
             if mode != wanted and not os.path.islink(path):
                 os.chmod(path, wanted)
-for path in {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, sys.executable)}:
-    while path != "/":
-        path = os.path.dirname(path)
-        if os.stat(path).st_mode & 0o011 != 0o011:
-            os.chmod(path, os.stat(path).st_mode | 0o011)
 """
 """For a user who is not root: scripts on the path, compiled files that cannot be written later, readable all of it."""
 
@@ -325,7 +329,7 @@ class PipRecipe:
         return self._seen
 
     def _finish(self) -> None:
-        self._must_run("python3", "-c", FINISH)
+        self._must_run("python3", "-c", FINISH + OPEN_UP)
         importing = ("env", "-u", "PYTHONDONTWRITEBYTECODE", "python3", "-c", "import pytest, unittest.mock, asyncio")
         self._must_run(*importing)  # its modules of the standard library are compiled
 

@@ -118,7 +118,7 @@ class DirectoryTree:
         if path not in self._read:
             if path not in self._known:
                 raise KeyError(path)
-            self._read[path] = _read_file(self._root / path)
+            self._read[path] = read_file(self._root / path)
         return self._read[path]
 
 
@@ -138,11 +138,13 @@ def _walk(root: Path, skip: frozenset[str]) -> Iterator[str]:
                 yield os.path.relpath(full, root).replace(os.sep, "/")
 
 
-def _read_file(path: Path) -> File:
-    if path.is_symlink():
-        return File(os.readlink(path).encode(), Mode.SYMLINK)
-    executable = path.stat().st_mode & stat.S_IXUSR
-    return File(path.read_bytes(), Mode.EXECUTABLE if executable else Mode.REGULAR)
+def read_file(path: str | Path) -> File:
+    """A file of the host, or a symbolic link itself."""
+    if os.path.islink(path):
+        return File(os.readlink(os.fsencode(path)), Mode.SYMLINK)
+    with open(path, "rb") as file:
+        executable = os.fstat(file.fileno()).st_mode & stat.S_IXUSR
+        return File(file.read(), Mode.EXECUTABLE if executable else Mode.REGULAR)
 
 
 def _tree_digest(tree: Tree) -> str:

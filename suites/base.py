@@ -145,13 +145,18 @@ SUITES: dict[str, tuple[str, Callable[[Path | None, str], Suite]]] = {
 }
 
 
+def _root(name: str) -> str:
+    """The suite that a name is of, without the part that it names."""
+    return re.split(r"[:+]", name)[0]
+
+
 def load(name: str, mirror: Path | None = None) -> Suite:
     """A suite by its name, with the part of it that is wanted where it has parts, or by the path of a suite file.
 
     Raises:
         UsageError: no such suite or file, an unreadable file, tasks that the suite does not have, or a failed fetch.
     """
-    root = re.split(r"[:+]", name)[0]
+    root = _root(name)
     if root in SUITES:
         return SUITES[root][1](mirror, name[len(root) :])
     path = Path(name)
@@ -165,7 +170,7 @@ def load_recorded(name: str, version: str, mirror: Path | None = None) -> Suite:
 
     Raises UsageError where there is none.
     """
-    if re.split(r"[:+]", name)[0] in SUITES:
+    if _root(name) in SUITES:
         return load(name, mirror)
     for each in ("minibugs", "quixbugs"):
         if (whole := load(each, mirror)).version == version:
@@ -183,8 +188,7 @@ def _from_file(path: Path, mirror: Path | None) -> Suite:
     except (ValidationError, UnicodeDecodeError) as error:
         first = _first_fault(error) if isinstance(error, ValidationError) else "not UTF-8"
         raise UsageError(f"not a suite file: {path}: {first}") from error
-    root = re.split(r"[:+]", content.suite)[0]
-    if content.format != SUITE_FILE_FORMAT or root not in SUITES:
+    if content.format != SUITE_FILE_FORMAT or _root(content.suite) not in SUITES:
         raise UsageError(f"suite file {path}: unknown suite {content.suite!r} or format {content.format}")
     whole = load(content.suite, mirror)
     missing = sorted(set(content.tasks) - {task.id for task in whole.tasks()})

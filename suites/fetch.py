@@ -47,12 +47,13 @@ def git_repository(name: str, commits: Sequence[str], mirror: Path | None = None
         UsageError: it cannot be fetched, or does not hold the commits; in one line, with what to do.
     """
     cached = cache_directory() / "git" / f"{name}.git"
+    in_force = mirror_directory(mirror)
     if not _lacks(cached, commits):
-        return _served(cached, name, mirror_directory(mirror))
-    source = _source(name, mirror_directory(mirror))
+        return _served(cached, name, in_force)
+    source = _source(name, in_force)
     with _alone(cached):
         if _lacks(cached, commits) and not _fetched_more(cached, source, commits):
-            _clone(name, source, cached, mirror_directory(mirror))
+            _clone(name, source, cached, in_force)
         if missing := _lacks(cached, commits):
             raise UsageError(f"{source} does not hold commit {missing} of {name}")
     return cached

@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import docker
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.cli import Subcommand, add_suite_flags, at_least, parser_of
 from harness.errors import UsageError
-from harness.progress import notice
+from harness.progress import console, notice
 from sandboxes.image_archive import BadArchive, export_images, import_images
 from sandboxes.image_store import (
     StoredImage,
@@ -75,7 +74,7 @@ def plan(args: argparse.Namespace) -> int:
         state, size = ("built", _megabytes(image.own_bytes)) if image else ("missing", "")
         counts = (len(spec.requirements), len(spec.extras), len(tasks))
         table.add_row(spec.fingerprint, spec.python, *map(str, counts), state, size)
-    _console().print(table)
+    console().print(table)
     built = [there[spec.image] for spec in wanted if spec.image in there]
     print(f"{len(wanted)} environments, {len(built)} built, {len(wanted) - len(built)} missing; {_sizes(built)}")
     return 0
@@ -129,7 +128,7 @@ def ls(_: argparse.Namespace) -> int:
         counts = [str(len(image.recorded(label))) for label in ("packages", "relaxed", "dropped")]
         sizes = (_megabytes(image.own_bytes), _megabytes(image.size_bytes))
         table.add_row(*map(Text, (name, image.said("python"), *counts, created, *sizes)))
-    _console().print(table)
+    console().print(table)
     print(f"{len(found)} images; {_sizes(found)}")
     return 0
 
@@ -269,10 +268,6 @@ class _Meter:
 
 def _megabytes(size_bytes: int) -> str:
     return f"{size_bytes / MEGABYTE:.0f}"
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 SUBCOMMANDS = {

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.cli import Parser, add_suite_flags
 from harness.errors import UsageError
+from harness.progress import console
 from suites.base import SUITES, SubsetSuite, Suite, SuiteFile, load, write_suite_file
 from suites.fetch import mirror_directory
 from suites.splits import TEST_SIZE, folds, split
@@ -71,7 +70,7 @@ def _list() -> int:
     table = Table("suite", "what it is")
     for name, (text, _) in SUITES.items():
         table.add_row(name, text)
-    _console().print(table)
+    console().print(table)
     return 0
 
 
@@ -81,7 +80,7 @@ def _show(suite: Suite, task_id: str | None) -> int:
         table = Table("task", "tests", "may be edited", title=Text(f"{suite.name}, version {suite.version[:12]}"))
         for task in tasks.values():
             table.add_row(task.id, str(len(task.expected_tests)), ", ".join(task.editable))
-        _console().print(table)
+        console().print(table)
         return 0
     if task_id not in tasks:
         raise UsageError(f"suite {suite.name} has no task {task_id!r}")
@@ -129,7 +128,3 @@ def _write_part(suite: Suite, part: str, chosen: Sequence[str], made_by: str, ou
     groups = Counter(suite.group_of(task) for task in suite.tasks() if task.id in set(chosen))
     named = ", ".join(f"{group} {count}" for group, count in sorted(groups.items()) if group)
     print(f"{out / name}.json: {len(chosen)} tasks{f' ({named})' if named else ''}")
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 140)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.cli import add_sandbox_flags, at_least
 from harness.errors import UsageError
-from harness.progress import notice, progress_view
+from harness.progress import console, notice, progress_view
 from harness.records import Task
 from sandboxes.base import Isolation, SandboxBackend
 from suites.base import Suite
@@ -107,7 +105,7 @@ def _print_states(suite: BugsinpySuite, states: dict[str, BugStatus], seen: Sequ
     for validation in seen:
         if not validation.repeats:
             table.add_row(validation.task, "not known", "", "", "", "", Text(validation.error))
-    _console().print(table)
+    console().print(table)
     totals = Counter(str(status.state) for status in states.values())
     print(f"{len(states)} bugs: " + ", ".join(f"{count} {state}" for state, count in totals.most_common()))
 
@@ -132,11 +130,7 @@ def _print_validation(suite: Suite, backend: str, results: Sequence[Validation])
         tests = str(len(result.expected))
         before = f"{result.buggy_passed} of {tests}"
         table.add_row(result.task, tests, before, str(result.reference), str(result.nothing), Text(verdict))
-    _console().print(table)
+    console().print(table)
     solved = sum(result.reference == 1.0 for result in results)
     idle = sum(result.nothing == 1.0 for result in results)
     print(f"reference: {solved} of {len(results)} score 1; do-nothing: {idle} of {len(results)} score 1")
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 140)
