@@ -14,7 +14,7 @@ eval: $(STAMP)
 
 # the whole suite tests against the training libraries too (torch among them); `check` does without
 test: $(TRAIN_STAMP)
-	$(BIN)/python -m pytest -rs -n 2 --dist loadfile $(ARGS)
+	REPO_AGENT_REQUIRE_TRAIN=1 $(BIN)/python -m pytest -rs -n 2 --dist loadfile $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ COMMANDS = {
     "eval": ("eval.eval_cli", "evaluate a policy on a suite, with tests in a sandbox"),
     "prefs": ("trainers.prefs_cli", "play rollouts and forks of them, and write preference pairs"),
     "sft-extract": ("trainers.sft_extract_cli", "write rows for supervised fine-tuning from traces"),
+    "train": ("trainers.train_cli", "fine-tune a model: sft, dpo, merge, init-tiny"),
     "data": ("trainers.data_cli", "check files of training data"),
     "replay": ("eval.replay_cli", "carry out stored traces again, and say where they differ"),
     "rescore": ("eval.rescore_cli", "grade stored final trees again"),
