@@ -18,7 +18,6 @@ from harness.redaction import Redactor
 from harness.run import Run
 from harness.run_files import REPORT_FILE, refuse_run_file
 from harness.trace_store import TraceStore
-from harness.versions import versions
 from suites.run_cli import Stage, add_run_flags, exit_code, left_to_do, resume_notices, stage
 
 
@@ -65,7 +64,8 @@ def _evaluate(args: argparse.Namespace, stage: Stage) -> int:
             run = Run(stage.config, stage.suite, stage.source, stage.backend, store, stage.budget, done)
             outcome = run.play(jobs, args.num_workers)
     seconds = time.monotonic() - began
-    report = make_report(stage.config, metrics, outcome, versions(), stage.sandbox, stage.uses_cache, notices, seconds)
+    about = (stage.versions, stage.sandbox, stage.uses_cache)
+    report = make_report(stage.config, metrics, outcome, *about, notices, seconds)
     where.write_text(Redactor()(report.model_dump_json(indent=2)) + "\n", encoding="utf-8")
     print_report(report, console())
     print(f"report: {where}\ntraces: {directory}")

@@ -32,6 +32,10 @@ class PolicyInfo:
     trusted: bool = False
     """What it writes was not written by a model, so automatic choice may run it without a security boundary."""
     default_max_iters: int = 30
+    engine: str = ""
+    """What runs a local model: library, version, number format, device."""
+    notices: tuple[str, ...] = ()
+    """What is announced before a run, one line each."""
 
 
 class PolicySource(Protocol):
@@ -41,4 +45,4 @@ class PolicySource(Protocol):
     def info(self) -> PolicyInfo: ...
     def policy(self, task: Task, rollout_index: int) -> Policy: ...
     def close(self) -> None:
-        """Called once, from any thread: give up what is under way."""
+        """Give up what is under way; may be called more than once, from any thread."""

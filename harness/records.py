@@ -53,8 +53,9 @@ class Completion(Record):
     usage: Usage = Usage()
     cost_usd: float | None = None
     token_ids: tuple[int, ...] | None = None
+    """With the token that ended it, where one did; `text` is without it."""
     logprobs: tuple[float, ...] | None = None
-    """Natural logarithm of the probability of each token of `token_ids`."""
+    """Natural log of each token's probability, as it was sampled: softmax(logits / T); at T = 0, softmax(logits)."""
     seconds: float = 0.0
     attempts: int = 1
     faults: tuple[str, ...] = ()
@@ -75,8 +76,7 @@ class TestReport(Record):
     __test__ = False
 
     outcomes: dict[str, str]
-    """Outcome by test id: passed, failed, error, skipped, xfailed or xpassed; error too for a test that was seen with
-    different outcomes."""
+    """Outcome by test id: passed, failed, error (so too one seen with several), skipped, xfailed, xpassed."""
     expected: tuple[str, ...]
     messages: dict[str, str] = Field(default_factory=dict)
     seconds: float = 0.0
@@ -189,6 +189,7 @@ class Header(Record):
     fork: ForkPoint | None = None
     policy: str
     model: str = ""
+    engine: str = ""
     oracle: bool = False
     """The policy knows the answer."""
     sampling: Sampling
@@ -247,14 +248,12 @@ Note = Rescore | StepScore | PairNote
 
 
 class Trace(Record):
-    """One rollout: a view of the event log, from the first message to the score, the steps shared with others included.
-
-    `steps` is the whole path; the first `shared` of them are stored with the rollouts that this one was forked from.
-    """
+    """One rollout: a view of the event log, from the first message to the score, with the steps shared with others."""
 
     header: Header
     steps: tuple[Step, ...] = ()
     shared: int = 0
+    """The first so many of them are stored with the rollouts that this one was forked from."""
     pending: Completion | None = None
     """What the policy said last, where it was not carried out any more."""
     done: StopReason | None = None

@@ -175,6 +175,7 @@ class Run:
             fork=job.fork,
             policy=config.policy,
             model=config.model,
+            engine=self._source.info.engine,
             oracle=config.oracle,
             sampling=Sampling(temperature=config.temperature, max_tokens=config.max_tokens, seed=seed),
             test_policy=config.test_policy,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from types import FrameType
 from harness.budget import Budget
 from harness.cli import add_sandbox_flags, add_suite_flags, amount, at_least
 from harness.policies.litellm_policy import ServiceSettings
-from harness.policies.sources import load_source
+from harness.policies.sources import DTYPES, LocalSettings, load_source
 from harness.policy import PolicyInfo, PolicySource
 from harness.records import StopReason, Task, TestPolicy, Trace
 from harness.run import Job, RunOutcome
@@ -59,9 +60,12 @@ def add_run_flags(made: argparse.ArgumentParser) -> None:
 
 def _add_policy_flags(made: argparse.ArgumentParser) -> None:
     made.add_argument(
-        "--llm-provider", default="search", help="search, reference, noop, replay, or a provider of litellm"
+        "--llm-provider",
+        default="search",
+        help="search, reference, noop, replay, a local model by hf or vllm, or a provider of litellm",
     )
-    made.add_argument("--model", default="", help="the model's name at the provider; for replay, a run directory")
+    model = "the model's name at the provider; for hf and vllm, a directory or hub name; for replay, a run directory"
+    made.add_argument("--model", default="", help=model)
     made.add_argument("--api-base", default="", help="address of an OpenAI-compatible server")
     made.add_argument("--temperature", type=amount, default=0.0, help="of sampling (default: %(default)s)")
     made.add_argument("--max-tokens", type=at_least(1), default=4096, help="per completion (default: %(default)s)")
@@ -70,6 +74,56 @@ def _add_policy_flags(made: argparse.ArgumentParser) -> None:
     made.add_argument("--max-total-tokens", type=at_least(1), help="tokens for the whole run")
     made.add_argument("--request-timeout", type=amount, default=120.0, help="seconds a model call (%(default)s)")
     made.add_argument("--attempts", type=at_least(1), default=5, help="tries per model call (default: %(default)s)")
+    _add_local_flags(made)
+
+
+def _add_local_flags(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--device", default="", help="hf: where the model runs (default: cuda if there is one, else cpu)")
+    made.add_argument("--dtype", choices=DTYPES, default="", help="hf, vllm: numbers (default: as the device has them)")
+    made.add_argument("--hf-batch-size", type=at_least(1), help="hf: rollouts in one batch (default: --num-workers)")
+    made.add_argument("--max-context", type=at_least(1), help="hf, vllm: conversation's tokens (default: the model's)")
+    made.add_argument("--constrain", choices=["json"], default="", help="vllm: sample messages of the protocol only")
+    made.add_argument("--fallback", choices=["hf"], default="", help="vllm: what speaks where vLLM cannot run")
+    made.add_argument(
+        "--engine-arg", type=_engine_arg, action="append", default=[], metavar="NAME=VALUE", help="vllm: an EngineArgs"
+    )
+
+
+def _engine_arg(text: str) -> tuple[str, object]:
+    """A value is read as JSON; what is no JSON is a string."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"not NAME=VALUE: {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def local_settings(args: argparse.Namespace) -> LocalSettings:
+    return LocalSettings(
+        args.device,
+        args.dtype,
+        args.hf_batch_size,
+        args.max_context,
+        args.constrain,
+        args.fallback,
+        dict(args.engine_arg),
+        args.num_workers,
+    )
+
+
+def local_extra(local: LocalSettings) -> dict[str, str | int | float]:
+    """What of it decides results, where it is set."""
+    engine_args = json.dumps(dict(local.engine_args), sort_keys=True) if local.engine_args else ""
+    found: dict[str, str | int | float] = {
+        "dtype": local.dtype,
+        "max_context": local.max_context or 0,
+        "constrain": local.constrain,
+        "fallback": local.fallback,
+        "engine_args": engine_args,
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 @dataclass(frozen=True)
@@ -93,13 +147,19 @@ class Stage:
         backend = self.backend
         return {"name": backend.name, "isolation": backend.isolation, **vars(backend.promises), **backend.about}
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of the code, and what ran a local model."""
+        engine = self.source.info.engine
+        return versions() | ({"engine": engine} if engine else {})
+
     def new_directory(self) -> Path:
         """A run directory under `runs/` that is not there yet."""
         return _new_directory(self.config)
 
     def claim(self, directory: Path, resume: bool) -> bool:
         """Make the run directory, or take up the run in it; whether one was taken up. Raises UsageError."""
-        about: dict[str, object] = {"sandbox": self.sandbox, "versions": versions(), "notices": self.notices}
+        about: dict[str, object] = {"sandbox": self.sandbox, "versions": self.versions, "notices": self.notices}
         about["verdict_cache"] = self.uses_cache
         about["started"] = datetime.now(UTC).isoformat(timespec="seconds")
         return claim_directory(directory, self.config, about, resume)
@@ -152,22 +212,34 @@ def stage(
     suite = load(args.suite, mirror_directory(args.mirror))
     tasks = [task for task in suite.tasks() if wanted(suite, task)][: args.limit]
     budget = Budget(args.max_cost, args.max_total_tokens)
-    settings = ServiceSettings(args.api_base, args.request_timeout, args.attempts)
-    source = load_source(args.llm_provider, args.model, settings, budget, suite.reference)
+    settings, local = ServiceSettings(args.api_base, args.request_timeout, args.attempts), local_settings(args)
+    with closing(load_source(args.llm_provider, args.model, settings, budget, suite.reference, local)) as source:
+        playable, left_out = prepared(suite, tasks, args.num_workers)
+        if not playable and left_out:
+            raise SandboxUnavailable(f"no task can be played: {left_out[0]}")
+        backend, notices = _opened(args, playable, source.info.trusted)
+        notices = [*source.info.notices, *left_out, *notices]
+        with _in_order(backend):
+            config = _config(args, suite, tasks, source.info, backend, extra | local_extra(local))
+            uses_cache = isinstance(backend, CachedBackend)
+            yield Stage(suite, tasks, playable, source, backend, budget, notices, config, uses_cache)
+
+
+def _opened(args: argparse.Namespace, tasks: Sequence[Task], trusted: bool) -> tuple[SandboxBackend, list[str]]:
+    """The backend that the flags ask for, and what is to be announced about it."""
     isolation = Isolation(args.isolation)
-    playable, left_out = prepared(suite, tasks, args.num_workers)
-    if not playable and left_out:
-        raise SandboxUnavailable(f"no task can be played: {left_out[0]}")
-    trusted = source.info.trusted
-    backend, notices = open_for(playable, args.sandbox, args.base_image, trusted, isolation, args.num_workers)
-    notices = left_out + notices
-    uses_cache = not args.no_verdict_cache and args.llm_provider != "replay"
-    if uses_cache:
-        backend = CachedBackend(backend, verdict_directory())
+    backend, notices = open_for(tasks, args.sandbox, args.base_image, trusted, isolation, args.num_workers)
+    if args.no_verdict_cache or args.llm_provider == "replay":
+        return backend, notices
+    return CachedBackend(backend, verdict_directory()), notices
+
+
+@contextmanager
+def _in_order(backend: SandboxBackend) -> Iterator[None]:
+    """Close the backend at the end; until then an interruption ends the run in order."""
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        config = _config(args, suite, tasks, source.info, backend, extra)
-        yield Stage(suite, tasks, playable, source, backend, budget, notices, config, uses_cache)
+        yield
     finally:
         backend.close()
         for number, handler in before.items():

@@ -290,7 +290,7 @@ def test_the_key_appears_in_no_file_and_on_no_screen(
         (("--llm-provider", "openai", "--model", "gpt-4o"), "OPENAI_API_KEY"),
         (("--llm-provider", "no-such", "--model", "m"), "unknown --llm-provider 'no-such'"),
         (("--llm-provider", "openai"), "--llm-provider openai needs a --model"),
-        (("--llm-provider", "vllm", "--model", "m"), "needs --api-base"),
+        (("--llm-provider", "vllm"), "--llm-provider vllm needs a --model"),
     ],
 )
 def test_a_model_that_cannot_be_asked_is_one_line_and_exit_code_2(

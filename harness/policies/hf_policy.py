@@ -1,0 +1,267 @@
+"""`hf`: a local model through transformers, one `generate` over all the rollouts that wait.
+
+Every row of a batch has its own seed, temperature, token limit and end. Sampling is exact: with g from a Gumbel
+distribution, the argmax of logits / T + g is a sample of softmax(logits / T) (Maddison et al., arXiv:1411.0030), and g
+comes from a generator of the row's own. So an answer depends on what else is in the batch by float noise only.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+
+from harness.budget import Budget
+from harness.errors import UsageError
+from harness.model_files import ModelFiles, find_model
+from harness.policies.hf_prefixes import Prefixes, shareable
+from harness.policies.local_engine import (
+    Answer,
+    EngineThread,
+    LocalPolicy,
+    Request,
+    load_format,
+    loading,
+    stop_ids,
+)
+from harness.policy import Policy, PolicyInfo
+from harness.records import Task
+
+LINGER_S = 0.02
+"""How long an idle engine waits for one more rollout: a tool call takes less, a test run more."""
+ADVICE = "--hf-batch-size, --num-workers, --max-context or --max-tokens"
+NO_LIMIT = 10**9
+"""Tokenizers without a length say a number above this one."""
+
+
+@dataclass(frozen=True)
+class HfSettings:
+    """How the model is run."""
+
+    device: str = ""
+    """As torch names it; empty: cuda where there is one, else cpu."""
+    dtype: str = ""
+    """As torch names it; empty: bfloat16 on cuda, else float32."""
+    batch_size: int = 2
+    """Rollouts in one generation at most."""
+    max_context: int | None = None
+    """Tokens of a prompt and its answer; None: what the model was made for."""
+
+
+class HfSource:
+    """One model for every rollout; its tokenizer and weights are loaded here.
+
+    Args:
+        notices: what is to be announced beside what is found here.
+
+    Raises:
+        UsageError: no model, one that cannot be loaded, or a device that is not there.
+    """
+
+    def __init__(self, model: str, settings: HfSettings, budget: Budget, notices: tuple[str, ...] = ()) -> None:
+        files = find_model(model)
+        device = _device(settings.device)
+        dtype = _dtype(settings.dtype, device)
+        chat, found = load_format(files)
+        network = load_network(files, device, dtype)
+        said = f"transformers {transformers.__version__}, {str(dtype).removeprefix('torch.')}, {device}"
+        self.info = PolicyInfo("hf", model=model, engine=said, notices=(*notices, *found))
+        self.engine = HfEngine(network, stop_ids(chat), settings)
+        self._thread = EngineThread(self.engine)
+        limit = settings.max_context or _context(network, chat.tokenizer)
+        self._policy = LocalPolicy(chat, self._thread, limit, budget)
+
+    def policy(self, task: Task, rollout_index: int) -> Policy:
+        return self._policy
+
+    def close(self) -> None:
+        """Give up the calls that are under way; the generation ends with the token that it is at."""
+        self._thread.close()
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {name}: torch cannot use it: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    chosen: torch.dtype = getattr(torch, name or ("bfloat16" if device.type == "cuda" else "float32"))
+    return chosen
+
+
+def load_network(files: ModelFiles, device: torch.device, dtype: torch.dtype) -> Any:
+    """The weights, with their adapter. Only their files are read: no code that comes with a model is run.
+
+    Raises:
+        UsageError: they cannot be loaded, are not complete, or do not fit into memory.
+    """
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    with loading(f"the model {files.name}", "--dtype, or take a smaller model"):
+        network, report = transformers.AutoModelForCausalLM.from_pretrained(
+            files.base, dtype=dtype, trust_remote_code=False, output_loading_info=True
+        )
+        _refuse_incomplete(files, report["missing_keys"])
+        network = network.to(device)
+        if files.adapter:
+            from peft import PeftModel
+
+            network = PeftModel.from_pretrained(network, str(files.adapter)).to(device)
+    inner = network.get_base_model() if files.adapter else network
+    inner.generation_config = GenerationConfig()  # what it holds (top_k, penalties, …) would fill what ours leaves open
+    return network.eval()
+
+
+def _refuse_incomplete(files: ModelFiles, missing: Sequence[str]) -> None:
+    """transformers makes up what a file of weights lacks."""
+    if missing:
+        raise UsageError(
+            f"the weights of {files.base} are not complete: {len(missing)} missing, like {sorted(missing)[0]}"
+        )
+
+
+def _context(network: Any, tokenizer: Any) -> int | None:
+    """The tokens of a conversation that the model was made for."""
+    places = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+    said = tokenizer.model_max_length
+    return places or (said if said < NO_LIMIT else None)
+
+
+class HfEngine:
+    """The engine of `EngineThread`: a step is a whole generation, which settles each row at its end."""
+
+    linger_s = LINGER_S
+    memory_advice = ADVICE
+
+    def __init__(self, network: Any, stop: Sequence[int], settings: HfSettings) -> None:
+        self.network, self._stop = network, stop
+        self.most = settings.batch_size
+        self._requests: list[Request] = []
+        self._prefixes = Prefixes(network, self.most) if shareable(network) else None
+
+    def add(self, requests: Sequence[Request]) -> None:
+        self._requests += requests
+
+    def step(self, closing: threading.Event) -> None:
+        requests, self._requests = self._requests, []
+        device = self.network.device
+        prompts = [request.prompt_ids for request in requests]
+        ids, mask = padded(prompts, self._stop[0], device)
+        rows = Rows(requests, torch.tensor(self._stop, device=device), ids.shape[1], closing)
+        config = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=max(request.sampling.max_tokens for request in requests),
+            pad_token_id=self._stop[0],
+            use_cache=True,
+        )
+        with torch.inference_mode():
+            cache = self._prefixes.cache_of(prompts) if self._prefixes else None
+            all_ids = self.network.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=cache,
+                generation_config=config,
+                logits_processor=LogitsProcessorList([Sampler(rows)]),
+                stopping_criteria=StoppingCriteriaList([Ending(rows)]),
+            )
+            if self._prefixes and cache and not closing.is_set():
+                starts = [rows.start - len(prompt) for prompt in prompts]
+                self._prefixes.keep(cache, all_ids, starts, [rows.start + length for length in rows.lengths])
+
+    def abandon(self) -> None:
+        self._requests = []
+        if self._prefixes:
+            self._prefixes.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def close(self) -> None:
+        self.abandon()
+        self.network = self._prefixes = None
+
+
+def padded(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both [rows, longest], padded on the left."""
+    longest = max(map(len, prompts))
+    ids = [[pad_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def gumbel(size: int, generator: torch.Generator) -> torch.Tensor:
+    """Noise of a Gumbel distribution, [size], float64: of float32's uniform numbers one in 2**24 is 0, and infinite."""
+    return -torch.empty(size, dtype=torch.float64, device=generator.device).exponential_(generator=generator).log()
+
+
+class Rows:
+    """The rows of one generation: how each is sampled, where it ends, what it has said."""
+
+    def __init__(self, requests: Sequence[Request], stop: torch.Tensor, start: int, closing: threading.Event) -> None:
+        self.requests, self.stop, self.start, self.closing = requests, stop, start, closing
+        device = stop.device
+        temperatures = [request.sampling.temperature for request in requests]
+        self.divisor = torch.tensor([each or 1.0 for each in temperatures], device=device).unsqueeze(1)
+        self.limits = torch.tensor([request.sampling.max_tokens for request in requests], device=device)
+        source = device if device.type == "cuda" else "cpu"  # others may have no float64
+        self.generators = {
+            row: torch.Generator(source).manual_seed(request.sampling.seed)
+            for row, request in enumerate(requests)
+            if request.sampling.temperature
+        }
+        self.logprobs: list[torch.Tensor] = []
+        self.lengths = [0] * len(requests)
+        """The tokens said by each row that has ended."""
+        self.done = torch.zeros(len(requests), dtype=torch.bool, device=device)
+
+    def sample(self, logits: torch.Tensor) -> torch.Tensor:
+        """The next token of each row, [rows], from its logits, [rows, vocabulary]."""
+        scaled = logits / self.divisor
+        noisy = scaled.clone()
+        for row, generator in self.generators.items():
+            noisy[row] += gumbel(logits.shape[1], generator).to(noisy)
+        chosen = noisy.argmax(-1)
+        self.logprobs.append(scaled.log_softmax(-1).gather(1, chosen.unsqueeze(1)).squeeze(1))
+        return chosen
+
+    def end(self, ids: torch.Tensor) -> torch.Tensor:
+        """Which rows are over, [rows], given all ids so far; those that ended now are settled."""
+        over = torch.isin(ids[:, -1], self.stop) | (len(self.logprobs) >= self.limits)
+        ended = (over & ~self.done).nonzero().flatten().tolist()
+        if ended:
+            self.done |= over
+            said, logprobs = ids[:, self.start :].tolist(), torch.stack(self.logprobs, 1).tolist()
+        for row in ended:
+            self.generators.pop(row, None)
+            self.lengths[row] = len(self.logprobs)
+            self.requests[row].settle(Answer(tuple(said[row]), tuple(logprobs[row])))
+        return self.done | self.closing.is_set()
+
+
+class Sampler(LogitsProcessor):
+    """Leaves one token possible in each row: the sampled one."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        chosen = self.rows.sample(scores)
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen.unsqueeze(1), 0.0)
+
+
+class Ending(StoppingCriteria):
+    """Ends each row at its own stop token or token limit, and all of them when the engine closes."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        return self.rows.end(input_ids)

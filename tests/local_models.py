@@ -1,0 +1,74 @@
+"""A tiny model for the tests of local policies, with ways to ask it, and what transformers itself says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from harness.policies.hf_policy import HfSource
+from harness.records import Completion, Message, Sampling, Task
+from sandboxes.workspace import MappingTree, Workspace
+from trainers.tiny_model import init_tiny
+
+TEXTS = ("hello", "def f(x):\n    return x", "read the file that may be edited, then write it", "a" * 300)
+TASK = Task("t", "s", "", Workspace(MappingTree({})), (), (), ())
+
+
+def lively_model(directory: Path) -> Path:
+    """A tiny model whose weights are made larger: as it comes it says one token again and again."""
+    init_tiny(directory)
+    change_weights(directory, lambda weight: weight.mul_(8))
+    return directory
+
+
+def change_weights(directory: Path, change: Callable[[torch.Tensor], object]) -> None:
+    network = AutoModelForCausalLM.from_pretrained(directory)
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.dim() == 2:
+                change(weight)
+    network.save_pretrained(directory)
+
+
+def asked(text: str) -> tuple[Message, ...]:
+    return (Message(role="system", content="s"), Message(role="user", content=text))
+
+
+def said(source: HfSource, text: str, **sampling: float) -> Completion:
+    return source.policy(TASK, 0).complete(asked(text), Sampling.model_validate({"max_tokens": 24, **sampling}))
+
+
+def said_together(source: HfSource, settings: Sequence[dict[str, Any]]) -> list[Completion]:
+    with ThreadPoolExecutor(len(TEXTS)) as pool:
+        return list(pool.map(lambda text, own: said(source, text, **own), TEXTS, settings))
+
+
+def prompt_ids(model: Path, text: str) -> torch.Tensor:
+    messages = [{"role": message.role, "content": message.content} for message in asked(text)]
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    found = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    return torch.tensor([found])
+
+
+def generated(network: Any, ids: torch.Tensor, new: int = 24) -> tuple[int, ...]:
+    """What transformers itself says, greedily."""
+    network.generation_config = GenerationConfig()
+    config = GenerationConfig(do_sample=False, max_new_tokens=new, eos_token_id=1, pad_token_id=0)
+    found = network.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
+    return tuple(found[0, ids.shape[1] :].tolist())
+
+
+def close(some: Sequence[float] | None, others: Sequence[float] | None, within: float = 1e-4) -> bool:
+    assert some is not None
+    assert others is not None
+    return len(some) == len(others) and all(abs(a - b) < within for a, b in zip(some, others, strict=True))
+
+
+def copy(model: Path, to: Path) -> None:
+    AutoModelForCausalLM.from_pretrained(model).save_pretrained(to)
+    AutoTokenizer.from_pretrained(model).save_pretrained(to)

@@ -1,0 +1,345 @@
+"""A training on this machine, from the flags to the result: `repo-agent train sft` and `train dpo`."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UsageError
+from harness.progress import notice
+from trainers.train_data import Forest, packed_forest, plain_forest
+from trainers.train_model import Learner, device_of, load_learner, load_tokenizer, locate
+from trainers.train_rows import Row, TrainRows, check_data, file_sha256, read_rows
+from trainers.train_run import TrainRun, data_record, library_versions
+from trainers.train_settings import Kind, TrainSettings, local_arguments, settings_of
+from trainers.train_watch import Diverged, Watch, memory_in_words, stop_at_interrupt
+
+
+@dataclass(frozen=True)
+class _Data:
+    train: TrainRows
+    test: TrainRows | None
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """How the rows go through the model."""
+
+    train: Forest
+    test: Forest | None
+    size: int
+    """Rows that were asked for, or found to fit."""
+
+
+def run_local(kind: Kind, flags: argparse.Namespace, command: str, say: Callable[[str], None]) -> int:
+    """Train, and `say` where the result is.
+
+    0: done, or done before; 1: the loss became no number; 130: interrupted, and can be resumed.
+
+    Raises:
+        UsageError: bad input.
+    """
+    args = local_arguments(kind, flags)
+    run = TrainRun(_directory(args))
+    settings = _settings(kind, args)
+    there = run.claim(settings, args.resume)
+    if there and (result := run.result()):
+        say(f"this training has ended before. {_result_text(run, result)}")
+        return 0
+    with _owned(run.path), memory_in_words(settings):
+        try:
+            ended = _train(run, settings, args, {**(there or {}), **_about(there, command)})
+        except Diverged as error:
+            notice(f"error: {error}: lower --learning-rate; nothing was saved after the last checkpoint in {run.path}")
+            return 1
+    if ended is None:
+        notice("interrupted: the same command with --resume goes on")
+        return 130
+    say(_result_text(run, ended))
+    return 0
+
+
+def _directory(args: argparse.Namespace) -> Path:
+    if args.output_dir is not None:
+        return Path(args.output_dir)
+    if args.resume and not args.suffix:
+        raise UsageError("--resume needs --output-dir, the run to continue")
+    if "/" in args.suffix:
+        raise UsageError(f"--suffix {args.suffix}: it names a directory in runs/, without /")
+    return Path("runs") / f"train-{args.suffix or format(datetime.now(UTC), '%Y%m%d-%H%M%S')}"
+
+
+def _settings(kind: Kind, args: argparse.Namespace) -> TrainSettings:
+    for path in filter(None, (args.dataset, args.eval_dataset)):
+        check_data(path, kind)
+    files = locate(args.model)
+    device, precision = device_of(args.device)
+    if args.gradient_checkpointing is None:
+        args.gradient_checkpointing = device == "cuda"
+    args.model, args.device = str(files.adapter or files.base), device
+    return settings_of(
+        kind,
+        args,
+        dataset_sha256=file_sha256(args.dataset),
+        eval_dataset_sha256=file_sha256(args.eval_dataset) if args.eval_dataset else None,
+        precision=precision,
+    )
+
+
+def _about(there: Mapping[str, Any] | None, command: str) -> dict[str, Any]:
+    said = {"command": command, "time": datetime.now(UTC).isoformat(timespec="seconds"), "versions": library_versions()}
+    return {"resumed": [*there.get("resumed", []), said]} if there else said
+
+
+@contextmanager
+def _owned(path: Path) -> Iterator[None]:
+    """One process trains in a directory."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise UsageError(f"cannot use --output-dir {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise UsageError(f"another process trains in {path}") from error
+    finally:
+        os.close(descriptor)
+
+
+def _train(
+    run: TrainRun, settings: TrainSettings, args: argparse.Namespace, record: dict[str, Any]
+) -> dict[str, Any] | None:
+    """The result, None where the training was interrupted."""
+    files = locate(settings.model)
+    chat = load_tokenizer(files)
+    learner = load_learner(files, chat, settings)
+    data = _read(args, settings, learner)
+    packing = _packing(settings, learner)
+    found = record.get("batches", {}).get("batch_size")
+    batches = _batches(settings, data, packing, found or (1 if settings.batch_size == "max" else settings.batch_size))
+    described = {**record, **_record(settings, data)}
+    known = {"batches": _figures(batches, packing)} if settings.batch_size != "max" or found else {}
+    run.write_record({**described, **known})
+    checkpoint = run.last_checkpoint()
+    before = run.cut_metrics(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
+    watch = Watch(run, before)
+    trainer = _trainer(run, settings, args, learner, batches)
+    if settings.batch_size == "max" and not found:
+        batches = _largest(trainer, settings, data, packing)
+        run.write_record({**described, "batches": _figures(batches, packing)})
+    _say_plan(data, batches, packing, settings)
+    watch.packing = _patch(trainer, packing)
+    _train_on(trainer, watch, checkpoint, before)
+    if trainer.state.global_step < trainer.state.max_steps:
+        return None
+    return _finish(run, settings, learner, trainer, data, watch)
+
+
+def _read(args: argparse.Namespace, settings: TrainSettings, learner: Learner) -> _Data:
+    limit = learner.max_positions
+    if limit and settings.max_length and settings.max_length > limit:
+        raise UsageError(f"--max-length {settings.max_length}: the model takes {limit} tokens")
+    longest = settings.max_length or limit or 2**31
+
+    def read(path: Path) -> TrainRows:
+        refuse, weigh = settings.over_length == "refuse", settings.pair_weights == "confidence"
+        return read_rows(path, settings.kind, learner.chat, longest, refuse, weigh)
+
+    return _Data(read(args.dataset), read(args.eval_dataset) if args.eval_dataset else None)
+
+
+def _packing(settings: TrainSettings, learner: Learner) -> bool:
+    """Whether rows are packed; where the model does not allow it, that is said."""
+    if settings.packing == "none":
+        return False
+    from trainers.trie_packing import why_not
+
+    if reason := why_not(learner.causal_lm):
+        notice(f"rows are not packed: {reason}")
+    return not reason
+
+
+def _batches(settings: TrainSettings, data: _Data, packing: bool, size: int) -> _Batches:
+    def forest(rows: tuple[Row, ...]) -> Forest:
+        return packed_forest(rows, size, settings.max_packed_tokens) if packing else plain_forest(rows, size)
+
+    return _Batches(forest(data.train.rows), forest(data.test.rows) if data.test else None, size)
+
+
+def _trainer(
+    run: TrainRun, settings: TrainSettings, args: argparse.Namespace, learner: Learner, batches: _Batches
+) -> Any:
+    common = _common(run, settings, args, batches)
+    if settings.kind == "sft":
+        from trainers.sft import sft_trainer
+
+        trainer = sft_trainer(learner, common, batches.train, batches.test)
+    else:
+        from trainers.dpo import dpo_trainer
+
+        trainer = dpo_trainer(learner, settings, common, batches.train, batches.test)
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    if args.report_to == "tensorboard":
+        _add_tensorboard(trainer, run)
+    return trainer
+
+
+def _add_tensorboard(trainer: Any, run: TrainRun) -> None:
+    """Its files in a folder of their own: by itself it would put them among the checkpoints."""
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    trainer.add_callback(TensorBoardCallback(SummaryWriter(str(run.path / "tensorboard"))))
+
+
+def _common(run: TrainRun, settings: TrainSettings, args: argparse.Namespace, batches: _Batches) -> dict[str, Any]:
+    """Arguments of TRL's configurations. What they default to is for other uses: bf16, checkpointing, bars."""
+    cuda = settings.device == "cuda"
+    return {
+        "output_dir": str(run.checkpoints),
+        "run_name": run.path.name,
+        "per_device_train_batch_size": batches.train.trees_per_batch,
+        "per_device_eval_batch_size": batches.test.trees_per_batch if batches.test else 1,
+        "gradient_accumulation_steps": settings.gradient_accumulation,
+        "num_train_epochs": settings.epochs,
+        "max_steps": settings.max_steps or -1,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.lr_scheduler,
+        "warmup_steps": settings.warmup_ratio,
+        "weight_decay": settings.weight_decay,
+        "seed": settings.seed,
+        "use_cpu": not cuda,
+        "bf16": settings.precision == "bf16",
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "dataloader_pin_memory": cuda,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": args.save_steps,
+        "save_total_limit": 2,
+        "eval_strategy": "epoch" if batches.test else "no",
+        "disable_tqdm": True,
+        "report_to": "none" if args.report_to == "tensorboard" else args.report_to,
+    }
+
+
+def _largest(trainer: Any, settings: TrainSettings, data: _Data, packing: bool) -> _Batches:
+    """The batches of the largest size that fits, given to the trainer."""
+    from trainers.train_batch import largest_batch
+
+    size = largest_batch(trainer, data.train.rows, trainer.data_collator)
+    notice(f"--batch-size max: {size} of the longest rows fit in one batch")
+    found = _batches(settings, data, packing, size)
+    trainer.train_dataset = found.train.dataset()
+    trainer.args.per_device_train_batch_size = found.train.trees_per_batch
+    trainer._train_batch_size = trainer.args.train_batch_size
+    if found.test:
+        trainer.eval_dataset = found.test.dataset(len(found.train.rows))
+        trainer.args.per_device_eval_batch_size = found.test.trees_per_batch
+    return found
+
+
+def _patch(trainer: Any, packing: bool) -> Any:
+    """The models' forwards as the batches need them; the figures of packing, None without it."""
+    from trainers.trie_packing import add_row_weights, add_trie_packing
+
+    models = [trainer.model, getattr(trainer, "ref_model", None)]
+    bare = [each.get_base_model() if hasattr(each, "peft_config") else each for each in models if each is not None]
+    if packing:
+        stats = [add_trie_packing(each) for each in bare]
+        return stats[0]
+    for each in bare:
+        add_row_weights(each)
+    return None
+
+
+def _train_on(trainer: Any, watch: Watch, checkpoint: Path | None, before: Mapping[str, Any]) -> None:
+    trainer.add_callback(watch)
+    trainer._total_train_tokens = int(before.get("num_tokens", 0))  # TRL does not keep it
+    try:
+        with stop_at_interrupt(watch):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        watch.close()
+
+
+def _say_plan(data: _Data, batches: _Batches, packing: bool, settings: TrainSettings) -> None:
+    rows, forest = data.train, batches.train
+    dropped = f" ({rows.dropped} longer than allowed were left out)" if rows.dropped else ""
+    trees = f" in {len(forest.trees)} packed trees" if packing else ""
+    unit = "rows" if settings.kind == "sft" else "pairs"
+    batch = f"{forest.rows_per_batch:.3g} a batch, {settings.gradient_accumulation} batches a step"
+    notice(f"{len(rows.rows)} {unit}{dropped}, {rows.tokens:,} tokens{trees}; {batch}; {settings.device}")
+
+
+def _record(settings: TrainSettings, data: _Data) -> dict[str, Any]:
+    test = data_record(data.test, settings.eval_dataset_sha256 or "") if data.test else None
+    return {
+        "kind": settings.kind,
+        "settings": settings.model_dump(mode="json"),
+        "device": _device_name(settings.device),
+        "data": data_record(data.train, settings.dataset_sha256),
+        "eval_data": test,
+    }
+
+
+def _figures(batches: _Batches, packing: bool) -> dict[str, Any]:
+    return {
+        "batch_size": batches.size,
+        "packed": packing,
+        "trees": len(batches.train.trees),
+        "trees_per_batch": batches.train.trees_per_batch,
+        "rows_per_batch": batches.train.rows_per_batch,
+    }
+
+
+def _device_name(device: str) -> str:
+    import platform
+
+    import torch
+
+    return torch.cuda.get_device_name() if device == "cuda" else f"cpu ({platform.machine()})"
+
+
+def _finish(
+    run: TrainRun, settings: TrainSettings, learner: Learner, trainer: Any, data: _Data, watch: Watch
+) -> dict[str, Any]:
+    """Save the result, and then say that it is there."""
+    name = "adapter" if settings.lora else "model"
+    only = {"selected_adapters": ["default"]} if settings.lora else {}
+    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(run.path / name, **only)
+    learner.tokenizer.save_pretrained(run.path / name)
+    last = [line for line in run.metric_lines() if "loss" in line][-1]
+    result = {
+        "kind": settings.kind,
+        "backend": "local",
+        "base_model": learner.files.base,
+        "adapter": name if settings.lora else None,
+        "model": None if settings.lora else name,
+        "steps": trainer.state.global_step,
+        "rows": len(data.train.rows),
+        "tokens": int(last["num_tokens"]),
+        "computed_tokens": last.get("computed_tokens"),
+        "seconds": round(watch.seconds, 1),
+        "final_loss": last["loss"],
+    }
+    run.write_result(result)
+    return result
+
+
+def _result_text(run: TrainRun, result: Mapping[str, Any]) -> str:
+    place = shlex.quote(str(run.path))
+    done = f"{result['steps']} steps, last loss {result['final_loss']:.4g}: {run.path}"
+    return f"{done}\n  repo-agent eval --llm-provider hf --model {place} --suite quixbugs"

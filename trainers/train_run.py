@@ -1,0 +1,158 @@
+"""The directory of a training run, which is what is left of it.
+
+    train.json      command, settings, versions, device, data: written before the first step
+    metrics.jsonl   a line per optimizer step, appended when it ends
+    checkpoints/    the last two, with optimizer and random state
+    adapter/        (or model/) the result, with tokenizer and chat template
+    result.json     written last: a run with it has ended
+
+A run is continued with equal settings only, from its last complete checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UsageError
+from harness.model_files import RESULT_FILE, read_result
+from harness.redaction import Redactor
+from harness.versions import versions
+from trainers.card import atomic_file, card_paths
+from trainers.train_rows import TrainRows, file_sha256
+from trainers.train_settings import TrainSettings
+
+TRAIN_FILE, METRICS_FILE = "train.json", "metrics.jsonl"
+_COMPLETE = "complete"
+"""A file in a checkpoint that has been written to its end."""
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
+_SHOWN_CHARS = 60
+
+
+@dataclass(frozen=True)
+class TrainRun:
+    """One run directory."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / METRICS_FILE
+
+    def record(self) -> dict[str, Any] | None:
+        """What `train.json` holds, None where there is none. Raises UsageError if it cannot be read."""
+        file = self.path / TRAIN_FILE
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            if isinstance(found, dict) and isinstance(found.get("settings"), dict):
+                return found
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            pass
+        raise UsageError(f"{file} cannot be read: choose another --output-dir")
+
+    def claim(self, settings: TrainSettings, resume: bool) -> dict[str, Any] | None:
+        """The record of the run that is to be continued, None where a new one may begin here.
+
+        Raises:
+            UsageError: the directory holds something else, a run that is not to be continued, or one with other
+                settings, which are named.
+        """
+        there = self.record()
+        if there is None:
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise UsageError(f"{self.path} holds something else than a training run: choose another --output-dir")
+            return None
+        if not resume and self.last_checkpoint() is None and self.result() is None:
+            return None  # it ended before there was anything to lose, for lack of memory perhaps
+        _refuse_other(self.path, there["settings"], settings.model_dump(mode="json"))
+        if not resume:
+            raise UsageError(f"{self.path} already holds a run with these settings: say --resume to continue it")
+        return there
+
+    def result(self) -> dict[str, Any] | None:
+        """What the run made, None while it has not ended."""
+        return read_result(self.path) if (self.path / RESULT_FILE).is_file() else None
+
+    def write_record(self, content: Mapping[str, Any]) -> None:
+        _write(self.path / TRAIN_FILE, content)
+
+    def write_result(self, content: Mapping[str, Any]) -> None:
+        _write(self.path / RESULT_FILE, content)
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest one that is complete: what was being written when a run was killed is none."""
+        found = [path.parent for path in self.checkpoints.glob(f"checkpoint-*/{_COMPLETE}")]
+        return max(found, key=_step_of, default=None)
+
+    def mark_complete(self, step: int) -> None:
+        (self.checkpoints / f"checkpoint-{step}" / _COMPLETE).touch()
+
+    def cut_metrics(self, step: int) -> dict[str, Any]:
+        """Forget what came after a step; the last line that is left, empty where none is."""
+        lines = [line for line in self.metric_lines() if line["step"] <= step]
+        with atomic_file(self.metrics) as file:
+            file.writelines(json.dumps(line).encode() + b"\n" for line in lines)
+        return lines[-1] if lines else {}
+
+    def metric_lines(self) -> Iterator[dict[str, Any]]:
+        """The logged steps in order, without a torn last line."""
+        if self.metrics.is_file():
+            for line in self.metrics.read_text(encoding="utf-8").splitlines(keepends=True):
+                if line.endswith("\n"):
+                    yield json.loads(line)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    with atomic_file(path) as file:
+        file.write(Redactor()(json.dumps(content, indent=2)).encode() + b"\n")
+
+
+def _refuse_other(path: Path, there: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    different = sorted(key for key in {*there, *ours} if there.get(key) != ours.get(key))
+    if different:
+        said = "; ".join(f"{key}: {_shown(there.get(key))} there, {_shown(ours.get(key))} here" for key in different)
+        raise UsageError(f"{path} belongs to a run with other settings ({said}): choose another --output-dir")
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
+
+
+def data_record(rows: TrainRows, sha256: str) -> dict[str, Any]:
+    """What `train.json` says of a file: its rows, and the card that tells where they come from."""
+    card = card_paths(rows.path)[0]
+    return {
+        "path": str(rows.path.resolve()),
+        "sha256": sha256,
+        "lines": rows.lines,
+        "rows": len(rows.rows),
+        "dropped_over_length": rows.dropped,
+        "longest": rows.longest,
+        "tokens": rows.tokens,
+        "card": {"path": str(card.resolve()), "sha256": file_sha256(card)} if card.is_file() else None,
+    }
+
+
+def library_versions() -> dict[str, str]:
+    found = versions()
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = ""
+    return found
