@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TRAIN_STAMP := $(VENV)/.installed-train
 
-.PHONY: eval test check format clean
+.PHONY: eval test check experiment format clean
 
 # a quick look: 200 candidates a task take 5 to 15 minutes on 2 cores; `repo-agent eval` alone has the full budget
 eval: ARGS ?= --max-iters 200
@@ -21,6 +21,11 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
 	$(BIN)/python -m pytest -rs -m "not slow" -n 2 --dist loadfile $(ARGS)
+
+# a model from scratch learns the protocol, and is measured before and after; one thread is the fastest on shared cores
+experiment: WORK ?= runs/experiment
+experiment: $(TRAIN_STAMP)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m tests.benchmarks.teach_protocol --work $(WORK) $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -30,11 +30,11 @@ class ChatFormat:
     default_template: bool
     """The tokenizer had none of its own."""
     end_ids: tuple[int, ...]
-    """The tokens that end an assistant turn; the first of them ends generation."""
+    """The tokens that end an assistant turn; the last of them is special, and ends generation."""
 
     @property
     def stop_id(self) -> int:
-        return self.end_ids[0]
+        return self.end_ids[-1]
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The tokens of a conversation up to where the assistant begins to speak."""

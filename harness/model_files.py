@@ -41,6 +41,22 @@ def find_model(name: str) -> ModelFiles:
     return ModelFiles(name, name, None, name)
 
 
+def name_at_service(model: str, provider: str) -> str:
+    """The name of a service's model: as it is, or that of the model that the training run in a directory made there.
+
+    Raises:
+        UsageError: the run was local, or at another service.
+    """
+    if not (Path(model) / RESULT_FILE).is_file():
+        return model
+    result = read_result(Path(model))
+    backend = result.get("backend", "local")
+    if backend != provider:
+        right = "hf or vllm" if backend == "local" else backend
+        raise UsageError(f"--model {model}: this run's model is for --llm-provider {right}, not {provider}")
+    return str(result["model"])
+
+
 def _in_directory(name: str, path: Path) -> ModelFiles:
     if (path / RESULT_FILE).is_file():
         return _of_run(name, path, read_result(path))

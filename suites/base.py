@@ -121,8 +121,12 @@ def _minibugs(mirror: Path | None, part: str) -> Suite:
 
 
 def _quixbugs(mirror: Path | None, part: str) -> Suite:
+    from suites.quixbugs.renamed import MAX_COPIES, RenamedQuixbugs
     from suites.quixbugs.suite import QuixbugsSuite
 
+    renamed = re.fullmatch(r"\+renamed:([1-9]\d{0,3})", part)
+    if renamed and int(renamed[1]) <= MAX_COPIES:
+        return RenamedQuixbugs(QuixbugsSuite(mirror), int(renamed[1]))
     return _whole(QuixbugsSuite(mirror), part)
 
 
@@ -140,7 +144,10 @@ def _whole(suite: Suite, part: str) -> Suite:
 
 SUITES: dict[str, tuple[str, Callable[[Path | None, str], Suite]]] = {
     "minibugs": ("24 small multi-file repair tasks, embedded", _minibugs),
-    "quixbugs": ("the 40 QuixBugs programs, fetched by git on first use", _quixbugs),
+    "quixbugs": (
+        "the 40 QuixBugs programs, fetched by git; +renamed:N: N copies of the training half under other names",
+        _quixbugs,
+    ),
     "bugsinpy": ("501 bugs of 17 projects; parts: bugsinpy:PROJECT, bugsinpy:PROJECT-ID; +failures", _bugsinpy),
 }
 

@@ -96,7 +96,7 @@ def learn_to_copy(model: Any, tokenizer: Any, texts: Sequence[str], steps: int, 
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     return losses
 
 

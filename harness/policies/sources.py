@@ -10,6 +10,7 @@ from typing import Literal
 
 from harness.budget import Budget
 from harness.errors import UsageError
+from harness.model_files import name_at_service
 from harness.policies.litellm_policy import LitellmSource, ServiceSettings
 from harness.policies.local_engine import EngineUnavailable
 from harness.policies.reference import ReferenceSource
@@ -81,7 +82,7 @@ def load_source(
         return _hf(model, local, budget)
     if provider == "vllm" and not settings.api_base:
         return _vllm(model, local, budget)
-    return LitellmSource(provider, model, settings, budget)
+    return LitellmSource(provider, name_at_service(model, provider), settings, budget)
 
 
 def _built_in(provider: str, model: str, reference: Callable[[Task], Workspace | None]) -> PolicySource:
