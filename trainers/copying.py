@@ -21,8 +21,11 @@ _PEAK, _PEAK_PAIRS = 6.0, 10
 _REACH = 1500
 """Tokens over which the second head must still match: pairs that turn more than a radian meanwhile are left out."""
 _MATCH, _VALUE, _WRITTEN = 3.0, 0.6, 0.02
-_BATCH, _SPAN, _LEARNING_RATE, _RANDOM_SHARE = 16, 48, 2e-3, 0.7
-_WARM_UP = 50
+_BATCH, _LEARNING_RATE, _WARM_UP = 8, 2e-3, 50
+_PERIOD = 24
+"""Random tokens that are repeated: so many at most."""
+_SHORT, _LONG = 100, 1200
+"""Characters of text that are copied: up to the first at the beginning, up to the second at the end."""
 
 
 def induction_heads(model: Any) -> None:
@@ -85,12 +88,12 @@ def learn_to_copy(model: Any, tokenizer: Any, texts: Sequence[str], steps: int, 
     """
     chance = random.Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1)
-    long = [text for text in texts if len(text) > 3 * _SPAN]
     losses = []
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = _LEARNING_RATE * min(1, (step + 1) / _WARM_UP) * _decay(step / steps)
-        batch = [_exercise(chance, tokenizer, long) for _ in range(_BATCH)]
+        chars = round(_SHORT + (_LONG - _SHORT) * step / steps)
+        batch = [_exercise(chance, tokenizer, texts, chars, random_share=1 - step / steps) for _ in range(_BATCH)]
         loss = _loss(model, batch)
         optimizer.zero_grad()
         loss.backward()
@@ -105,13 +108,15 @@ def _decay(done: float) -> float:
     return 0.1 + 0.45 * (1 + math.cos(math.pi * done))
 
 
-def _exercise(chance: random.Random, tokenizer: Any, texts: Sequence[str]) -> list[int]:
-    if chance.random() < _RANDOM_SHARE:
-        period = [chance.randrange(len(tokenizer)) for _ in range(chance.randint(3, _SPAN // 2))]
-        return (period * (2 * _SPAN))[: 2 * _SPAN]
-    text, chars = chance.choice(texts), 3 * chance.randint(_SPAN // 4, _SPAN)
-    start = chance.randrange(max(1, len(text) - chars))
-    span = text[start : start + chars]
+def _exercise(
+    chance: random.Random, tokenizer: Any, texts: Sequence[str], chars: int, random_share: float
+) -> list[int]:
+    if chance.random() < random_share:
+        period = [chance.randrange(len(tokenizer)) for _ in range(chance.randint(3, _PERIOD))]
+        return (period * (4 * _PERIOD))[: 4 * _PERIOD]
+    text, length = chance.choice(texts), chance.randint(chars // 4, chars)
+    start = chance.randrange(max(1, len(text) - length))
+    span = text[start : start + length]
     return list(tokenizer.encode(f'{span}\n{{"content": {json.dumps(span)}'))
 
 

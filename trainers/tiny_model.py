@@ -7,6 +7,7 @@ circuit (`trainers.copying`).
 
 from __future__ import annotations
 
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ CHATML = (
 )
 ROPE_THETA = 1e6
 """Qwen2.5's. With 10,000 too few of a small head's dimensions turn slowly enough to match tokens 1,000 apart."""
+SHORTEST_TEXT = 3000
+"""Characters of a module that copying is practised on."""
 SPECIAL = ("<|im_start|>", "<|im_end|>")
 
 
@@ -56,7 +59,7 @@ def init_tiny(directory: Path, seed: int = 0, shape: TinyShape | None = None, co
     _check(directory, shape)
     tokenizer = tiny_tokenizer(shape.vocab_size)
     model = _model(shape, seed, tokenizer)
-    learn_to_copy(model, tokenizer, list(corpus()), copying_steps, seed)
+    learn_to_copy(model, tokenizer, library_texts() if copying_steps else (), copying_steps, seed)
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(directory)
     model.save_pretrained(directory)
@@ -102,6 +105,13 @@ def corpus() -> Iterator[str]:
                 yield call_text("read_file", rel_path=path)
                 yield final_text(f"repaired {path}")
     yield call_text("list_files")
+
+
+def library_texts() -> list[str]:
+    """Python's own modules, in a fixed order: programs that every machine has, and no task is made of."""
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    texts = (path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("*.py")))
+    return [text for text in texts if len(text) > SHORTEST_TEXT]
 
 
 def suite_prompt(suite: Suite, task: Any) -> Any:

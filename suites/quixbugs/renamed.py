@@ -14,7 +14,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
 
 from harness.records import Task
@@ -24,6 +24,8 @@ from suites.quixbugs.suite import QuixbugsSuite
 
 MAX_COPIES = 1000
 _MARK = "~"
+_KNOWN_SHARE = 0.7
+"""Of the words in new names those that programs really have."""
 # fmt: off
 _SYLLABLES = (
     "ba", "ce", "di", "fo", "gu", "ha", "je", "ki", "lo", "mu", "na", "pe", "qui", "ro",
@@ -122,12 +124,26 @@ def _edited(file: File, rename: Callable[[str], str]) -> File:
     return replace(file, content=rename(file.content.decode()).encode())
 
 
+@cache
+def _vocabulary() -> tuple[str, ...]:
+    """Words that names of programs consist of: those of the training half of minibugs."""
+    from suites.minibugs.suite import MinibugsSuite
+
+    suite = MinibugsSuite()
+    trees = [task.tree for task in suite.tasks() if suite.split_of(task) == "train"]
+    text = " ".join(tree.read(path).decode() for tree in trees for path in tree.paths if path.endswith(".py"))
+    return tuple(sorted(set(re.findall(r"(?<![A-Za-z])[a-z]{2,}(?![A-Za-z])", text)) - set(keyword.kwlist)))
+
+
+def _word(chance: random.Random) -> str:
+    """A word of programs, or one that is new."""
+    return chance.choice(_vocabulary()) if chance.random() < _KNOWN_SHARE else "".join(chance.choices(_SYLLABLES, k=2))
+
+
 def _words(chance: random.Random, taken: set[str]) -> Iterator[str]:
-    """New names, of one to three words of one to three syllables."""
+    """New names, of one to three words."""
     while True:
-        word = "_".join(
-            "".join(chance.choices(_SYLLABLES, k=chance.randint(1, 3))) for _ in range(chance.randint(1, 3))
-        )
+        word = "_".join(_word(chance) for _ in range(chance.randint(1, 3)))
         if word not in taken:
             taken.add(word)
             yield word
