@@ -3,12 +3,17 @@
 A model's own chat template is used. For one without (a base model) there is `DEFAULT_TEMPLATE`, which needs no token
 that the model does not have: each turn is `<|role|>`, a newline, the content, the tokenizer's end-of-sequence token, a
 newline.
+
+A message's content is text and nothing else: where it spells a special token (`<|im_end|>` in a file that is read), it
+becomes tokens of its letters, so that no content ends a turn or begins another one.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from harness.errors import UsageError
@@ -19,7 +24,11 @@ DEFAULT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
 )
-_PROBE = (Message(role="user", content="a"), Message(role="assistant", content="b"))
+_ANSWER = "the answer"
+_PROBE = (Message(role="user", content="a question"), Message(role="assistant", content=_ANSWER))
+_ROLLOUT = (Message(role="system", content="a prompt"), *_PROBE, Message(role="user", content="a result"))
+_CUT = "\ufdd0"
+"""Where the name of a special token is cut in two. Unicode keeps this character out of texts."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +51,38 @@ class ChatFormat:
 
     def action_ids(self, action: str) -> list[int]:
         """The tokens of an assistant's message with the end of its turn: what is trained, and what is generated."""
-        return self._encode(action) + list(self.end_ids)
+        return self._encode(self._inert(action)) + list(self.end_ids)
 
     def text(self, ids: Sequence[int]) -> str:
         """What was generated, without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _render(self, messages: Sequence[Message], prompt: bool) -> str:
-        plain = [{"role": message.role, "content": message.content} for message in messages]
+        plain = [{"role": message.role, "content": self._inert(message.content)} for message in messages]
         return str(self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=prompt))
 
+    def _inert(self, text: str) -> str:
+        """The text with the names of special tokens cut: in pieces they are letters."""
+        text = text.replace(_CUT, "\ufffd")
+        while self._special and self._special.search(text):
+            text = self._special.sub(lambda found: found[0][0] + _CUT + found[0][1:], text)
+        return text
+
+    @cached_property
+    def _special(self) -> re.Pattern[str] | None:
+        added = self.tokenizer.added_tokens_decoder.values()
+        names = {*self.tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
+        return re.compile("|".join(re.escape(name) for name in sorted(names) if len(name) > 1)) if names else None
+
     def _encode(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        return [each for part in text.split(_CUT) for each in self.tokenizer.encode(part, add_special_tokens=False)]
 
 
 def chat_format(tokenizer: Any) -> ChatFormat:
     """The format of a tokenizer; one without a template is given the default one.
 
     Raises:
-        UsageError: it has no end-of-sequence token, or its template takes no system, user and assistant messages.
+        UsageError: it has no end-of-sequence token, or its template takes no user and assistant messages.
     """
     if tokenizer.eos_token is None:
         raise UsageError(
@@ -72,13 +94,24 @@ def chat_format(tokenizer: Any) -> ChatFormat:
     return ChatFormat(tokenizer, lacking, _end_ids(tokenizer))
 
 
-def _end_ids(tokenizer: Any) -> tuple[int, ...]:
-    """What the template puts behind an assistant's last message, up to the first special token."""
+def check_playable(chat: ChatFormat) -> None:
+    """Raises UsageError for a template that takes no conversation of a rollout, which begins with a system message."""
+    _rendered(chat.tokenizer, _ROLLOUT)
+
+
+def _rendered(tokenizer: Any, messages: Sequence[Message]) -> str:
     try:
-        text = ChatFormat(tokenizer, False, ())._render(_PROBE, False)
+        return ChatFormat(tokenizer, False, ())._render(messages, False)
     except Exception as error:  # templates raise jinja's own errors, of many kinds
         said = " ".join(str(error).split())[:200]
         raise UsageError(f"the chat template of {tokenizer.name_or_path} cannot be used: {said}") from error
-    ids = tokenizer.encode(text[text.rindex("b") + 1 :], add_special_tokens=False)
+
+
+def _end_ids(tokenizer: Any) -> tuple[int, ...]:
+    """What the template puts behind an assistant's last message, up to the first special token."""
+    _, answered, end = _rendered(tokenizer, _PROBE).rpartition(_ANSWER)
+    if not answered:
+        raise UsageError(f"the chat template of {tokenizer.name_or_path} cannot be used: it leaves out answers")
+    ids = tokenizer.encode(end, add_special_tokens=False)
     special = next((place for place, each in enumerate(ids) if each in tokenizer.all_special_ids), None)
     return (tokenizer.eos_token_id,) if special is None else tuple(ids[: special + 1])

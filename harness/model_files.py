@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from harness.errors import UsageError
 
 RESULT_FILE = "result.json"
 """What a training run leaves for others: which model it made, of what."""
+_LOADED = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
+"""Names of files that a model or its tokenizer is loaded from end with these."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,25 @@ def find_model(name: str) -> ModelFiles:
     if path.exists() or path.is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise UsageError(f"--model {name}: there is no such directory")
     return ModelFiles(name, name, None, name)
+
+
+def files_sha256(files: ModelFiles) -> str | None:
+    """Of what a model is loaded from: its name may stand for another one later. None for a name on the hub.
+
+    Raises UsageError where a file cannot be read.
+    """
+    if not Path(files.base).is_dir():
+        return None
+    found = hashlib.sha256()
+    directories = [Path(each) for each in (files.base, files.adapter, files.tokenizer) if each]
+    try:
+        for directory in dict.fromkeys(directories):
+            for path in sorted(path for path in directory.iterdir() if path.suffix in _LOADED and path.is_file()):
+                with path.open("rb") as file:
+                    found.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    except OSError as error:
+        raise UsageError(f"--model {files.name}: {error.filename} cannot be read: {error.strerror}") from error
+    return found.hexdigest()
 
 
 def name_at_service(model: str, provider: str) -> str:
@@ -73,7 +95,7 @@ def read_result(directory: Path) -> dict[str, Any]:
     """What a training run says of its result. Raises UsageError where that cannot be read."""
     try:
         found = json.loads((directory / RESULT_FILE).read_text(encoding="utf-8"))
-        if isinstance(found, dict):
+        if isinstance(found, dict) and isinstance(found.get("adapter") or found.get("model"), str):
             return found
     except (OSError, ValueError):
         pass
@@ -101,3 +123,10 @@ def _with_adapter(name: str, adapter: Path) -> ModelFiles:
         raise UsageError(f"--model {name}: the adapter's base model {base} is not there any more")
     own = (adapter / "tokenizer_config.json").is_file()
     return ModelFiles(name, base, adapter, str(adapter) if own else base)
+
+
+def share(directory: Path) -> None:
+    """Let others read a model that was written: safetensors leaves its files to their owner alone."""
+    for path in directory.iterdir():
+        if path.is_file():
+            path.chmod(path.stat().st_mode | 0o044)

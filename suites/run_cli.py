@@ -17,6 +17,7 @@ from types import FrameType
 
 from harness.budget import Budget
 from harness.cli import add_sandbox_flags, add_suite_flags, amount, at_least
+from harness.model_files import files_sha256, find_model
 from harness.policies.litellm_policy import ServiceSettings
 from harness.policies.sources import DTYPES, LocalSettings, load_source
 from harness.policy import PolicyInfo, PolicySource
@@ -79,13 +80,18 @@ def _add_policy_flags(made: argparse.ArgumentParser) -> None:
 
 def _add_local_flags(made: argparse.ArgumentParser) -> None:
     made.add_argument("--device", default="", help="hf: where the model runs (default: cuda if there is one, else cpu)")
-    made.add_argument("--dtype", choices=DTYPES, default="", help="hf, vllm: numbers (default: as the device has them)")
+    made.add_argument("--dtype", choices=DTYPES, default="", help="hf, vllm: format of numbers (default: the device's)")
     made.add_argument("--hf-batch-size", type=at_least(1), help="hf: rollouts in one batch (default: --num-workers)")
     made.add_argument("--max-context", type=at_least(1), help="hf, vllm: conversation's tokens (default: the model's)")
     made.add_argument("--constrain", choices=["json"], default="", help="vllm: sample messages of the protocol only")
     made.add_argument("--fallback", choices=["hf"], default="", help="vllm: what speaks where vLLM cannot run")
     made.add_argument(
-        "--engine-arg", type=_engine_arg, action="append", default=[], metavar="NAME=VALUE", help="vllm: an EngineArgs"
+        "--engine-arg",
+        type=_engine_arg,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="vllm: an argument of its engine",
     )
 
 
@@ -124,6 +130,12 @@ def local_extra(local: LocalSettings) -> dict[str, str | int | float]:
         "engine_args": engine_args,
     }
     return {name: value for name, value in found.items() if value}
+
+
+def model_extra(info: PolicyInfo) -> dict[str, str | int | float]:
+    """Which model a directory held: a run is not continued with another one."""
+    found = files_sha256(find_model(info.model)) if info.engine else None
+    return {"model_sha256": found} if found else {}
 
 
 @dataclass(frozen=True)
@@ -220,7 +232,8 @@ def stage(
         backend, notices = _opened(args, playable, source.info.trusted)
         notices = [*source.info.notices, *left_out, *notices]
         with _in_order(backend):
-            config = _config(args, suite, tasks, source.info, backend, extra | local_extra(local))
+            settled = extra | local_extra(local) | model_extra(source.info)
+            config = _config(args, suite, tasks, source.info, backend, settled)
             uses_cache = isinstance(backend, CachedBackend)
             yield Stage(suite, tasks, playable, source, backend, budget, notices, config, uses_cache)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from harness.policies.hf_policy import HfSource
 from harness.records import Completion, Message, Sampling, Task
@@ -20,9 +20,17 @@ TASK = Task("t", "s", "", Workspace(MappingTree({})), (), (), ())
 
 
 def lively_model(directory: Path) -> Path:
-    """A tiny model whose weights are made larger: as it comes it says one token again and again."""
+    """A tiny model with large random weights: as it comes it says one token again and again."""
     init_tiny(directory)
-    change_weights(directory, lambda weight: weight.mul_(8))
+    network = AutoModelForCausalLM.from_pretrained(directory)
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        for name, weight in network.named_parameters():
+            if weight.dim() == 2:
+                weight.normal_(0, 0.16)
+            elif name.endswith("bias"):
+                weight.zero_()
+    network.save_pretrained(directory)
     return directory
 
 
@@ -72,3 +80,27 @@ def close(some: Sequence[float] | None, others: Sequence[float] | None, within: 
 def copy(model: Path, to: Path) -> None:
     AutoModelForCausalLM.from_pretrained(model).save_pretrained(to)
     AutoTokenizer.from_pretrained(model).save_pretrained(to)
+
+
+def torn_adapter(model: Path, to: Path) -> None:
+    """An adapter of which one weight is missing, and another one has an unknown name."""
+    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import load_file, save_file
+
+    config = LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(model), config).save_pretrained(to)
+    file = to / "adapter_model.safetensors"
+    weights = load_file(file)
+    one = next(iter(weights))
+    weights[f"strange.{one}"] = weights.pop(one)
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def learnt_places(tokenizer: Path, to: Path, places: int) -> Path:
+    """A model that has learnt an embedding of each place, and has no other."""
+    found = AutoTokenizer.from_pretrained(tokenizer)
+    ends = {"bos_token_id": None, "eos_token_id": found.eos_token_id}
+    config = GPT2Config(vocab_size=len(found), n_positions=places, n_embd=64, n_layer=2, n_head=2, **ends)
+    GPT2LMHeadModel(config).save_pretrained(to)
+    found.save_pretrained(to)
+    return to

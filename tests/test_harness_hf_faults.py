@@ -18,6 +18,7 @@ pytest.importorskip("torch", reason="needs the extra 'train'")
 pytest.importorskip("peft", reason="needs the extra 'train'")
 
 import torch
+from transformers import AutoTokenizer
 
 from harness.budget import Budget
 from harness.errors import InfrastructureError, RolloutEnd, UsageError
@@ -29,9 +30,11 @@ from repo_agent import main
 from tests.local_models import (
     change_weights,
     copy,
+    learnt_places,
     lively_model,
     prompt_ids,
     said,
+    torn_adapter,
 )
 
 pytestmark = pytest.mark.slow
@@ -84,6 +87,21 @@ def test_tokens_count_against_the_budget(opened: Open) -> None:
     assert budget.tokens == (first.usage.prompt_tokens or 0) + (first.usage.completion_tokens or 0)
     with pytest.raises(RolloutEnd, match="budget"):
         said(source, "hello")
+
+
+def test_a_row_that_has_ended_at_its_last_place_waits_there_for_the_others(model: Path, tmp_path: Path) -> None:
+    place = learnt_places(model, tmp_path / "gpt2", places=128)
+    source = HfSource(str(place), HfSettings("cpu"), Budget())
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            long = pool.submit(said, source, "def f(x): return " * 10, max_tokens=5)
+            short = pool.submit(said, source, "a", max_tokens=90)
+            lengths = [len(each.result().token_ids or ()) for each in (long, short)]
+        alone = said(source, "a", max_tokens=90)
+    finally:
+        source.close()
+    assert lengths == [5, 90]
+    assert alone.token_ids == short.result().token_ids
 
 
 # ---- faults
@@ -139,6 +157,22 @@ def test_weights_that_are_not_complete_are_refused(model: Path, opened: Open, tm
         opened(tmp_path / "part")
 
 
+def test_an_adapter_whose_weights_are_not_complete_is_refused(model: Path, opened: Open, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    torn_adapter(model, adapter)
+    with pytest.raises(UsageError, match=r"2 weights of the adapter .* have no counterpart"):
+        opened(adapter)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(model: Path, opened: Open, tmp_path: Path) -> None:
+    copy(model, tmp_path / "more")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_tokens(["one_more"])
+    tokenizer.save_pretrained(tmp_path / "more")
+    with pytest.raises(UsageError, match="has 1025 tokens and the model 1024"):
+        opened(tmp_path / "more")
+
+
 def test_weights_that_cannot_be_read_are_one_line(model: Path, opened: Open, tmp_path: Path) -> None:
     copy(model, tmp_path / "torn")
     (tmp_path / "torn" / "model.safetensors").write_bytes(b"torn")
@@ -185,3 +219,15 @@ def test_eval_plays_a_local_model_and_the_trace_says_which_engine_spoke(model: P
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert run["versions"]["engine"] == report["versions"]["engine"] == traces[0].header.engine
     assert main(["eval", *flags, *sampling, "--resume"]) == 0
+
+
+def test_a_run_is_not_continued_with_another_model_at_the_same_place(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy(model, tmp_path / "model")
+    flags = ["--llm-provider", "hf", "--model", str(tmp_path / "model"), "--max-tokens", "4", "--max-iters", "1"]
+    words = ["eval", *flags, "--limit", "1", "--sandbox", "local", "--trace-dir", str(tmp_path / "run")]
+    assert main(words) == 0
+    change_weights(tmp_path / "model", lambda weight: weight.mul_(2))
+    assert main([*words, "--resume"]) == 2
+    assert "belongs to another configuration (model_sha256: " in capsys.readouterr().err

@@ -52,6 +52,14 @@ def test_an_adapter_whose_base_is_gone_is_refused(tmp_path: Path) -> None:
         find_model(str(tmp_path))
 
 
+@pytest.mark.parametrize("content", [{}, {"backend": "together"}, {"model": None, "adapter": None}, {"model": 3}, []])
+def test_a_result_that_names_no_model_is_one_line(tmp_path: Path, content: object) -> None:
+    write(tmp_path / "result.json", content)
+    for find in (find_model, lambda name: name_at_service(name, "together")):
+        with pytest.raises(UsageError, match=r"result\.json cannot be read"):
+            find(str(tmp_path))
+
+
 def test_a_run_that_has_not_ended_is_refused_with_what_to_do(tmp_path: Path) -> None:
     write(tmp_path / "train.json", {})
     with pytest.raises(UsageError, match="--resume"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,11 @@ def test_copies_differ_from_one_another_and_are_the_same_however_many_there_are(
     more = {task.id: task for task in load(f"quixbugs+renamed:{COPIES + 2}", mirror_directory(None)).tasks()}
     assert len({task.tree.digest for task in by_name.values()}) == len(by_name)
     assert {name: more[name].tree.digest for name in by_name} == {n: task.tree.digest for n, task in by_name.items()}
+
+
+def test_no_copy_has_a_name_that_pytest_takes_for_a_test() -> None:
+    for task in load("quixbugs+renamed:31", mirror_directory(None)).tasks():
+        assert not Path(task.editable[0]).name.startswith("test")
 
 
 def shape(source: str) -> Sequence[str]:

@@ -65,17 +65,26 @@ def adapter(base: Path, directory: Path, seed: int = 0, **settings: Any) -> Path
     return directory
 
 
-def run(base: Path, directory: Path, kind: str = "sft", began_with: Path | None = None, leak: str = LEAK) -> Path:
+def run(
+    base: Path,
+    directory: Path,
+    kind: str = "sft",
+    began_with: Path | None = None,
+    leak: str = LEAK,
+    suite: str = "quixbugs",
+) -> Path:
     """The directory of a training run that has ended."""
     adapter(base, directory / "adapter")
-    describe(directory, {"adapter": "adapter", "model": None}, kind, began_with or base, leak)
+    describe(directory, {"adapter": "adapter", "model": None}, kind, began_with or base, leak, suite)
     return directory
 
 
-def describe(directory: Path, made: dict[str, Any], kind: str, began_with: Path, leak: str) -> None:
+def describe(
+    directory: Path, made: dict[str, Any], kind: str, began_with: Path, leak: str, suite: str = "quixbugs"
+) -> None:
     data = directory.with_name(f"{directory.name}_rows.jsonl")
     card = directory.with_name(f"{directory.name}_rows.card.json")
-    source = {"run": {"suite": "quixbugs", "tool_protocol": "json"}}
+    source = {"run": {"suite": suite, "tool_protocol": "json"}}
     card.write_text(json.dumps({"leakage": [leak], "sources": [source]}))
     reference = {"path": str(card), "sha256": hashlib.sha256(card.read_bytes()).hexdigest()}
     train = {
@@ -175,6 +184,11 @@ def test_a_model_that_was_trained_whole_is_taken_over_with_a_card(base: Path, tm
     assert there.keys() == here.keys()
     assert all(torch.equal(there[name], here[name]) for name in there)
     assert "All weights of this model were trained." in card(tmp_path / "merged")
+
+
+def test_the_card_measures_a_model_of_the_training_half_on_the_other_half(base: Path, tmp_path: Path) -> None:
+    merge(str(run(base, tmp_path / "run", suite="quixbugs_train_suite")), tmp_path / "merged")
+    assert "repo-agent eval --suite eval/suites/quixbugs_test_suite.json --llm-provider hf" in card(tmp_path / "merged")
 
 
 def test_the_card_says_what_the_model_is_made_of(base: Path, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def _copy_without_eos(tiny: Path, target: Path) -> Path:
             "--lora-targets nowhere: the model has no such layer",
         ),
         (["--lora-targets", "lm_head"], "no such layer to adapt; there are down_proj, gate_proj, k_proj"),
+        (["--seed", "4294967296"], "argument --seed: must be less than 2**32"),
         (["--max-length", "9999"], "--max-length 9999: the model takes 512 tokens"),
         (["--max-length", "20"], "all 12 rows are over --max-length 20; the longest has"),
         (["--max-packed-tokens", "99"], "more than --max-packed-tokens 99: raise it"),

@@ -49,7 +49,22 @@ def _tensors(directory: Path) -> dict[str, Any]:
 def test_the_adapter_of_an_sft_run_goes_on_being_trained_against_itself(
     sft_run: Path, pairs: Path, tmp_path: Path, packing: str
 ) -> None:
-    assert train("dpo", sft_run, pairs, tmp_path / "r", *FAST, "--epochs", "6", "--learning-rate", "3e-3", "--packing", packing) == 0
+    assert (
+        train(
+            "dpo",
+            sft_run,
+            pairs,
+            tmp_path / "r",
+            *FAST,
+            "--epochs",
+            "6",
+            "--learning-rate",
+            "3e-3",
+            "--packing",
+            packing,
+        )
+        == 0
+    )
     losses = _losses(tmp_path / "r")
     assert losses[0] == pytest.approx(math.log(2), abs=1e-4)  # the reference is the SFT model, not its base
     assert losses[-1] < losses[0] - 0.05, losses

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,67 @@ def test_a_killed_run_loses_only_what_came_after_its_last_checkpoint(
     assert _same_weights(run / "adapter", whole / "adapter")
 
 
+def test_figures_go_on_where_rows_are_evaluated_too(
+    tiny: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = (*FLAGS, "--eval-dataset", str(rows))
+    assert train("sft", tiny, rows, tmp_path / "whole", *flags) == 0
+    per_epoch = len(metrics(tmp_path / "whole")) // 3 - 1
+    for step in (per_epoch - 1, per_epoch):
+        with monkeypatch.context() as patch:
+            _interrupt_at(patch, step)
+            assert train("sft", tiny, rows, tmp_path / str(step), *flags) == 130
+        assert train("sft", tiny, rows, tmp_path / str(step), *flags, "--resume") == 0
+        assert _tokens(tmp_path / str(step)) == _tokens(tmp_path / "whole")
+
+
+def _tokens(run: Path) -> list[tuple[int, float | None]]:
+    """None: of a line of an evaluation."""
+    return [(line["step"], line.get("num_tokens")) for line in metrics(run)]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda text: "\0\0\n" + text, "metrics.jsonl:1 is no line of metrics"),
+        (lambda text: text.replace("\n", "\n[]\n", 1), "metrics.jsonl:2 is no line of metrics"),
+        (lambda text: text.rpartition("{")[0], "metrics.jsonl has lost step 9, which a checkpoint has"),
+    ],
+)
+def test_a_run_whose_metrics_are_spoilt_is_not_continued(
+    tiny: Path,
+    rows: Path,
+    whole: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[str], str],
+    said: str,
+) -> None:
+    run = _unfinished(whole, tmp_path / "r")
+    (run / "metrics.jsonl").write_text(spoil((run / "metrics.jsonl").read_text()))
+    assert train("sft", tiny, rows, run, *FLAGS, "--resume") == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_is_not_continued_with_another_model_at_the_same_place(
+    tiny: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Path(shutil.copytree(tiny, tmp_path / "model"))
+    assert train("sft", place, rows, tmp_path / "r", *FLAGS, "--max-steps", "1") == 0
+    _unfinished(tmp_path / "r", tmp_path / "s")
+    shutil.rmtree(place)
+    make_tiny(place, seed=1)
+    assert train("sft", place, rows, tmp_path / "s", *FLAGS, "--max-steps", "1", "--resume") == 2
+    assert "belongs to a run with other settings (model_sha256: " in capsys.readouterr().err
+
+
+def _unfinished(run: Path, to: Path) -> Path:
+    """A copy that was killed just before its result was written."""
+    shutil.copytree(run, to)
+    (to / "result.json").unlink()
+    return to
+
+
 def _kill_after(tiny: Path, rows: Path, run: Path, steps: int) -> None:
     """Train in a process whose steps are slow, and kill it."""
     code = (
@@ -129,7 +191,18 @@ def test_a_run_is_not_begun_again_without_resume(
     tiny: Path, rows: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train("sft", tiny, rows, whole, *FLAGS) == 2
+    assert "and it has ended: choose another --output-dir or --suffix" in capsys.readouterr().err
+
+
+def test_an_unfinished_run_is_continued_only_if_that_is_said(
+    tiny: Path, rows: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("sft", tiny, rows, _unfinished(whole, tmp_path / "r"), *FLAGS) == 2
     assert "say --resume to continue it" in capsys.readouterr().err
+
+
+def test_a_run_has_no_model_card_in_which_nothing_is_filled_in(whole: Path) -> None:
+    assert list(whole.rglob("README.md")) == []
 
 
 def test_a_directory_with_something_else_is_left_alone(

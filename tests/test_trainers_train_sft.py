@@ -11,6 +11,7 @@ pytest.importorskip("torch", reason="needs the extra 'train'")
 
 from harness.model_files import find_model
 from harness.records import Message
+from tests.local_models import torn_adapter
 from tests.training_world import ACTIONS, conversation, make_tiny, metrics, record, result, step_rows, train
 from trainers.train_data import SftCollator, plain_forest
 from trainers.train_model import load_tokenizer, locate
@@ -153,6 +154,14 @@ def test_an_adapter_is_trained_on(tiny: Path, rows: Path, tmp_path: Path) -> Non
     assert result(tmp_path / "b")["base_model"] == str(tiny)
     assert _losses(tmp_path / "b")[0] < _losses(tmp_path / "a")[0]
     assert _weights(tmp_path / "a/adapter").keys() == _weights(tmp_path / "b/adapter").keys()
+
+
+def test_an_adapter_whose_weights_are_not_complete_is_not_trained_on(
+    tiny: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torn_adapter(tiny, tmp_path / "torn")
+    assert train("sft", tmp_path / "torn", rows, tmp_path / "r") == 2
+    assert "weights of the adapter" in capsys.readouterr().err
 
 
 def test_without_lora_an_adapter_is_merged_and_the_whole_trained(tiny: Path, rows: Path, tmp_path: Path) -> None:

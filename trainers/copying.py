@@ -84,7 +84,7 @@ def learn_to_copy(model: Any, tokenizer: Any, texts: Sequence[str], steps: int, 
     """Practise: random tokens that repeat themselves, and spans of text followed by themselves as a JSON string.
 
     Returns:
-        The loss of each step, over all tokens.
+        The loss of each step.
     """
     chance = random.Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1)
@@ -110,19 +110,25 @@ def _decay(done: float) -> float:
 
 def _exercise(
     chance: random.Random, tokenizer: Any, texts: Sequence[str], chars: int, random_share: float
-) -> list[int]:
+) -> tuple[list[int], int]:
+    """Tokens, and from which of them on they can be copied from those before."""
     if chance.random() < random_share:
         period = [chance.randrange(len(tokenizer)) for _ in range(chance.randint(3, _PERIOD))]
-        return (period * (4 * _PERIOD))[: 4 * _PERIOD]
+        return (period * (4 * _PERIOD))[: 4 * _PERIOD], len(period)
     text, length = chance.choice(texts), chance.randint(chars // 4, chars)
     start = chance.randrange(max(1, len(text) - length))
     span = text[start : start + length]
-    return list(tokenizer.encode(f'{span}\n{{"content": {json.dumps(span)}'))
+    shown = tokenizer.encode(f'{span}\n{{"content": ')
+    return [*shown, *tokenizer.encode(json.dumps(span))], len(shown)
 
 
-def _loss(model: Any, batch: Sequence[Sequence[int]]) -> Any:
-    rows = [torch.tensor(row) for row in batch]
+def _loss(model: Any, batch: Sequence[tuple[Sequence[int], int]]) -> Any:
+    """Of what can be copied."""
+    rows = [torch.tensor(row) for row, _ in batch]
+    wanted = [
+        torch.where(torch.arange(len(row)) < start, -100, row) for row, (_, start) in zip(rows, batch, strict=True)
+    ]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    labels = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
+    labels = torch.nn.utils.rnn.pad_sequence(wanted, batch_first=True, padding_value=-100)
     logits = model(input_ids=ids).logits[:, :-1]
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)

@@ -14,6 +14,8 @@ from pydantic import TypeAdapter
 
 from harness.chat_template import ChatFormat, chat_format
 from harness.errors import UsageError
+from harness.model_files import share
+from trainers.full_disk import disk_in_words
 from trainers.merge_card import MergedModel, card_text
 from trainers.merge_ollama import modelfile
 from trainers.merge_source import HISTORY_FILE, Source, TrainingRun, find_source
@@ -54,6 +56,7 @@ def merge(name: str, output: Path, dtype: str = "auto", ollama: bool = False, ev
         stop_at_the_turns_end(model, chat)
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        share(partial)
         about = _about(source, model, eval_name or str(output))
         _describe(partial, about)
         if ollama:
@@ -66,16 +69,17 @@ def new_directory(output: Path) -> Iterator[Path]:
     """A directory to fill, which comes to its place when the block ends well.
 
     Raises:
-        UsageError: there is something at the place.
+        UsageError: there is something at the place, or no room on its disk.
     """
     place = output.resolve()
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise UsageError(f"--output-dir {output} is there already and not empty: choose another directory")
     partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.replace(place)
+        with disk_in_words(output):
+            partial.mkdir(parents=True)
+            yield partial
+            partial.replace(place)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

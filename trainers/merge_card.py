@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -77,11 +78,20 @@ def _leaks(runs: Iterable[TrainingRun]) -> str:
     return "\n".join(f"- {line}" for line in said)
 
 
+def _measure(suite: str) -> str:
+    """What the model is to be measured on: of a split's training half, recorded by its name, the other half's file."""
+    whole = suite.removesuffix("_train_suite")
+    return suite if whole == suite else f"eval/suites/{whole}_test_suite.json"
+
+
 def _use(about: MergedModel) -> str:
     protocols = dict.fromkeys(name for run in about.runs for name in run.protocols)
-    suites = sorted({suite for run in about.runs for suite in run.suites}) or ["minibugs"]
+    suites = sorted({_measure(suite) for run in about.runs for suite in run.suites}) or ["minibugs"]
     told = _PROTOCOL.format(name=", ".join(protocols) or "json")
-    lines = [f"    repo-agent eval --suite {suite} --llm-provider hf --model {about.eval_name}" for suite in suites]
+    lines = [
+        f"    repo-agent eval --suite {suite} --llm-provider hf --model {shlex.quote(about.eval_name)}"
+        for suite in suites
+    ]
     limit = f"A conversation may have {about.positions:,} tokens." if about.positions else ""
     return "\n\n".join(part for part in (told, "\n".join(lines), limit) if part)
 

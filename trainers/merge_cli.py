@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 
 from harness.cli import Subcommand
@@ -41,7 +42,8 @@ def _merge(args: argparse.Namespace) -> int:
     print(f"{made.about.parameters:,} parameters in {made.about.dtype}: {args.output_dir}")
     if args.push_to_hub:
         print(f"uploaded: {push(args.output_dir, args.push_to_hub, args.private is not False)}")
-    print(f"repo-agent eval --llm-provider hf --model {eval_name}")
+    held_out = "eval/suites/quixbugs_test_suite.json"
+    print(f"  repo-agent eval --llm-provider hf --model {shlex.quote(eval_name)} --suite {held_out}")
     return 0
 
 

@@ -28,6 +28,7 @@ SERVICE_ONLY = ("watch", "yes", "from_job", "poll_seconds", "service_url")
 LOCAL_ONLY = tuple(LOCAL_DEFAULTS)
 """Names of the train command's flags that mean nothing to a service."""
 _POLL_S = 10.0
+_HELD_OUT = "eval/suites/quixbugs_test_suite.json"
 _RESUMED_BY = ("method", "model", "from_checkpoint")
 _SUFFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _JOB = re.compile(r"[\w./-]{1,200}(:\d+)?", re.ASCII)
@@ -234,7 +235,7 @@ def _ended(record: JobRecord, directory: JobDirectory) -> int:
     if record.status != COMPLETED:
         return _complain(f"job {record.job} ended with {record.status}: {record.failure}", 1)
     _say(f"model: {record.model}\nresult: {directory.path / RESULT_FILE}\nevaluate it with:")
-    _say(f"  repo-agent eval --llm-provider together --model {shlex.quote(record.model or '')} --suite quixbugs")
+    _say(f"  repo-agent eval --llm-provider together --model {shlex.quote(record.model or '')} --suite {_HELD_OUT}")
     return 0
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.model_files import share
 from harness.records import TestPolicy
 from suites.base import Suite, load
 from tools.protocol import call_text, final_text
@@ -55,14 +56,16 @@ def init_tiny(directory: Path, seed: int = 0, shape: TinyShape | None = None, co
     """
     shape = shape or TinyShape()
     from trainers.copying import learn_to_copy
+    from trainers.merge import new_directory
 
     _check(directory, shape)
     tokenizer = tiny_tokenizer(shape.vocab_size)
     model = _model(shape, seed, tokenizer)
     learn_to_copy(model, tokenizer, library_texts() if copying_steps else (), copying_steps, seed)
-    directory.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(directory)
-    model.save_pretrained(directory)
+    with new_directory(directory) as partial:
+        tokenizer.save_pretrained(partial)
+        model.save_pretrained(partial)
+        share(partial)
     return int(sum(each.numel() for each in model.parameters()))
 
 

@@ -227,7 +227,7 @@ def _import_package() -> Any:
     try:
         import together
     except ImportError as error:
-        raise UsageError(f"--backend together needs the package together: pip install 'repo-agent[{EXTRA}]'") from error
+        raise UsageError(f"--backend together needs the package together: pip install '.[{EXTRA}]'") from error
     return together
 
 

@@ -29,7 +29,7 @@ def require_training_libraries() -> None:
 
     missing = [name for name in ("torch", "transformers", "trl", "peft", "datasets") if find_spec(name) is None]
     if missing:
-        raise UsageError(f"{', '.join(missing)} not installed: pip install -c constraints.txt 'repo-agent[train]'")
+        raise UsageError(f"{', '.join(missing)} not installed: pip install -c constraints.txt '.[train]'")
 
 
 def _init_tiny_flags(made: argparse.ArgumentParser) -> None:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.model_files import files_sha256, share
 from harness.progress import notice
+from trainers.full_disk import disk_in_words
 from trainers.train_data import Forest, packed_forest, plain_forest
-from trainers.train_model import Learner, device_of, load_learner, load_tokenizer, locate
+from trainers.train_model import Learner, device_name, device_of, load_learner, load_tokenizer, locate
 from trainers.train_rows import Row, TrainRows, check_data, file_sha256, read_rows
 from trainers.train_run import TrainRun, data_record, library_versions
 from trainers.train_settings import Kind, TrainSettings, local_arguments, settings_of
@@ -50,18 +52,19 @@ def run_local(kind: Kind, flags: argparse.Namespace, command: str, say: Callable
     args = local_arguments(kind, flags)
     run = TrainRun(_directory(args))
     settings = _settings(kind, args)
-    there = run.claim(settings, args.resume)
-    if there and (result := run.result()):
-        say(f"this training has ended before. {_result_text(run, result)}")
-        return 0
-    with _owned(run.path), memory_in_words(settings):
+    with _owned(run.path), memory_in_words(settings), disk_in_words(run.path):
+        there = run.claim(settings, args.resume)
+        if there and (result := run.result()):
+            say(f"this training has ended before. {_result_text(run, result)}")
+            return 0
         try:
             ended = _train(run, settings, args, {**(there or {}), **_about(there, command)})
         except Diverged as error:
             notice(f"error: {error}: lower --learning-rate; nothing was saved after the last checkpoint in {run.path}")
             return 1
     if ended is None:
-        notice("interrupted: the same command with --resume goes on")
+        place = "" if args.output_dir or args.suffix else f" --output-dir {shlex.quote(str(run.path))}"
+        notice(f"interrupted: the same command with --resume{place} goes on")
         return 130
     say(_result_text(run, ended))
     return 0
@@ -88,6 +91,7 @@ def _settings(kind: Kind, args: argparse.Namespace) -> TrainSettings:
     return settings_of(
         kind,
         args,
+        model_sha256=files_sha256(files),
         dataset_sha256=file_sha256(args.dataset),
         eval_dataset_sha256=file_sha256(args.eval_dataset) if args.eval_dataset else None,
         precision=precision,
@@ -280,7 +284,8 @@ def _say_plan(data: _Data, batches: _Batches, packing: bool, settings: TrainSett
     dropped = f" ({rows.dropped} longer than allowed were left out)" if rows.dropped else ""
     trees = f" in {len(forest.trees)} packed trees" if packing else ""
     unit = "rows" if settings.kind == "sft" else "pairs"
-    batch = f"{forest.rows_per_batch:.3g} a batch, {settings.gradient_accumulation} batches a step"
+    rows_per_step = forest.rows_per_batch * settings.gradient_accumulation
+    batch = f"{forest.rows_per_batch:.3g} a batch, {rows_per_step:.3g} a step"
     notice(f"{len(rows.rows)} {unit}{dropped}, {rows.tokens:,} tokens{trees}; {batch}; {settings.device}")
 
 
@@ -289,7 +294,7 @@ def _record(settings: TrainSettings, data: _Data) -> dict[str, Any]:
     return {
         "kind": settings.kind,
         "settings": settings.model_dump(mode="json"),
-        "device": _device_name(settings.device),
+        "device": device_name(settings.device),
         "data": data_record(data.train, settings.dataset_sha256),
         "eval_data": test,
     }
@@ -305,14 +310,6 @@ def _figures(batches: _Batches, packing: bool) -> dict[str, Any]:
     }
 
 
-def _device_name(device: str) -> str:
-    import platform
-
-    import torch
-
-    return torch.cuda.get_device_name() if device == "cuda" else f"cpu ({platform.machine()})"
-
-
 def _finish(
     run: TrainRun, settings: TrainSettings, learner: Learner, trainer: Any, data: _Data, watch: Watch
 ) -> dict[str, Any]:
@@ -321,7 +318,9 @@ def _finish(
     only = {"selected_adapters": ["default"]} if settings.lora else {}
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(run.path / name, **only)
     learner.tokenizer.save_pretrained(run.path / name)
-    last = [line for line in run.metric_lines() if "loss" in line][-1]
+    share(run.path / name)
+    lines = list(run.metric_lines())
+    last = [line for line in lines if "loss" in line][-1]
     result = {
         "kind": settings.kind,
         "backend": "local",
@@ -331,7 +330,7 @@ def _finish(
         "steps": trainer.state.global_step,
         "rows": len(data.train.rows),
         "tokens": int(last["num_tokens"]),
-        "computed_tokens": last.get("computed_tokens"),
+        "computed_tokens": lines[-1].get("computed_tokens"),
         "seconds": round(watch.seconds, 1),
         "final_loss": last["loss"],
     }
@@ -342,4 +341,4 @@ def _finish(
 def _result_text(run: TrainRun, result: Mapping[str, Any]) -> str:
     place = shlex.quote(str(run.path))
     done = f"{result['steps']} steps, last loss {result['final_loss']:.4g}: {run.path}"
-    return f"{done}\n  repo-agent eval --llm-provider hf --model {place} --suite quixbugs"
+    return f"{done}\n  repo-agent eval --llm-provider hf --model {place} --suite eval/suites/quixbugs_test_suite.json"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.adapters import with_adapter
 from harness.chat_template import ChatFormat, chat_format
 from harness.errors import UsageError
 from harness.model_files import ModelFiles, find_model
@@ -77,6 +78,14 @@ def device_of(asked: str) -> tuple[str, str]:
     return "cuda", "bf16" if torch.cuda.is_bf16_supported() else "float32"
 
 
+def device_name(device: str) -> str:
+    import platform
+
+    import torch
+
+    return torch.cuda.get_device_name() if device == "cuda" else f"cpu ({platform.machine()})"
+
+
 def load_tokenizer(files: ModelFiles) -> ChatFormat:
     """Raises UsageError for a tokenizer that cannot be loaded or used."""
     from transformers import AutoTokenizer
@@ -113,9 +122,7 @@ def load_learner(files: ModelFiles, chat: ChatFormat, settings: TrainSettings) -
 
 def _adapted(model: Any, adapter: Path, trained: bool) -> Any:
     """With its adapter to train on, or with the adapter merged into it."""
-    from peft import PeftModel
-
-    adapted = PeftModel.from_pretrained(model, str(adapter), is_trainable=trained)
+    adapted = with_adapter(model, adapter, trained)
     return adapted if trained else adapted.merge_and_unload().requires_grad_(True)
 
 

@@ -76,7 +76,9 @@ class TrainRun:
             return None  # it ended before there was anything to lose, for lack of memory perhaps
         _refuse_other(self.path, there["settings"], settings.model_dump(mode="json"))
         if not resume:
-            raise UsageError(f"{self.path} already holds a run with these settings: say --resume to continue it")
+            what = "choose another --output-dir or --suffix" if self.result() else "say --resume to continue it"
+            ended = ", and it has ended" if self.result() else ""
+            raise UsageError(f"{self.path} already holds a run with these settings{ended}: {what}")
         return there
 
     def result(self) -> dict[str, Any] | None:
@@ -87,7 +89,14 @@ class TrainRun:
         _write(self.path / TRAIN_FILE, content)
 
     def write_result(self, content: Mapping[str, Any]) -> None:
+        self._drop_blank_cards()
         _write(self.path / RESULT_FILE, content)
+
+    def _drop_blank_cards(self) -> None:
+        """Model cards of TRL and PEFT: templates in which nothing is filled in. `train merge` writes a real one."""
+        for place in ("checkpoints", "checkpoints/*", "adapter"):
+            for card in self.path.glob(f"{place}/README.md"):
+                card.unlink()
 
     def last_checkpoint(self) -> Path | None:
         """The newest one that is complete: what was being written when a run was killed is none."""
@@ -95,21 +104,39 @@ class TrainRun:
         return max(found, key=_step_of, default=None)
 
     def mark_complete(self, step: int) -> None:
+        self._drop_blank_cards()
         (self.checkpoints / f"checkpoint-{step}" / _COMPLETE).touch()
 
     def cut_metrics(self, step: int) -> dict[str, Any]:
-        """Forget what came after a step; the last line that is left, empty where none is."""
+        """Forget what came after a step; the last value of each figure that is left, none for step 0.
+
+        Raises UsageError where lines are lost: the result tells of all steps.
+        """
         lines = [line for line in self.metric_lines() if line["step"] <= step]
+        if step and not any(line["step"] == step and "loss" in line for line in lines):
+            raise UsageError(
+                f"{self.metrics} has lost step {step}, which a checkpoint has: choose another --output-dir"
+            )
         with atomic_file(self.metrics) as file:
             file.writelines(json.dumps(line).encode() + b"\n" for line in lines)
-        return lines[-1] if lines else {}
+        return {name: value for line in lines for name, value in line.items()}
 
     def metric_lines(self) -> Iterator[dict[str, Any]]:
-        """The logged steps in order, without a torn last line."""
-        if self.metrics.is_file():
-            for line in self.metrics.read_text(encoding="utf-8").splitlines(keepends=True):
-                if line.endswith("\n"):
-                    yield json.loads(line)
+        """The logged steps in order, without a torn last line. Raises UsageError for what are no such lines."""
+        lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.is_file() else []
+        for number, line in enumerate(lines, 1):
+            if line.endswith(b"\n"):
+                yield _metric(line, f"{self.metrics}:{number}")
+
+
+def _metric(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+        if isinstance(found, dict) and isinstance(found.get("step"), int):
+            return found
+    except ValueError:
+        pass
+    raise UsageError(f"{where} is no line of metrics: choose another --output-dir")
 
 
 def _step_of(checkpoint: Path) -> int:

@@ -26,6 +26,8 @@ class TrainSettings(Record):
     kind: Kind
     model: str
     """A directory as an absolute path, or a name on the hub."""
+    model_sha256: str | None
+    """Of the files there, an adapter's base included; None for a name on the hub."""
     dataset_sha256: str
     eval_dataset_sha256: str | None
     epochs: float
@@ -63,7 +65,7 @@ def add_train_flags(made: argparse.ArgumentParser, kind: Kind) -> None:
     made.add_argument("--output-dir", type=Path, help="the run's directory (default: runs/train-SUFFIX or -DATE)")
     made.add_argument("--suffix", default="", help="what the run, or the service's model, is called")
     made.add_argument("--resume", action="store_true", help="go on where the run in --output-dir was interrupted")
-    made.add_argument("--seed", type=at_least(0), default=0, help="of adapters and of the order (default: 0)")
+    made.add_argument("--seed", type=_seed, default=0, help="of adapters and of the order (default: 0)")
     _add_steps(made.add_argument_group("steps"), kind)
     _add_lora(made.add_argument_group("what is trained"))
     if kind == "dpo":
@@ -190,6 +192,14 @@ def _share(text: str) -> float:
     value = amount(text)
     if value >= 1:
         raise argparse.ArgumentTypeError(f"must be less than 1, not {text}")
+    return value
+
+
+def _seed(text: str) -> int:
+    """What numpy takes."""
+    value = at_least(0)(text)
+    if value >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be less than 2**32, not {text}")
     return value
 
 

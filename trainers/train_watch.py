@@ -62,6 +62,10 @@ class Watch(TrainerCallback):
         if self.interrupted:
             control.should_save = control.should_training_stop = True
 
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.interrupted and state.epoch != round(state.epoch):  # it is called where an epoch is broken off too
+            control.should_evaluate = False
+
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._run.mark_complete(state.global_step)
 

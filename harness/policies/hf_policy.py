@@ -8,7 +8,8 @@ comes from a generator of the row's own. So an answer depends on what else is in
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 import transformers
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from harness.adapters import with_adapter
 from harness.budget import Budget
 from harness.errors import UsageError
 from harness.model_files import ModelFiles, find_model
@@ -113,9 +115,7 @@ def load_network(files: ModelFiles, device: torch.device, dtype: torch.dtype) ->
         _refuse_incomplete(files, report["missing_keys"])
         network = network.to(device)
         if files.adapter:
-            from peft import PeftModel
-
-            network = PeftModel.from_pretrained(network, str(files.adapter)).to(device)
+            network = with_adapter(network, files.adapter).to(device)
     inner = network.get_base_model() if files.adapter else network
     inner.generation_config = GenerationConfig()  # what it holds (top_k, penalties, …) would fill what ours leaves open
     return network.eval()
@@ -163,7 +163,7 @@ class HfEngine:
             pad_token_id=self._stop[0],
             use_cache=True,
         )
-        with torch.inference_mode():
+        with torch.inference_mode(), _places_within(self.network, requests):
             cache = self._prefixes.cache_of(prompts) if self._prefixes else None
             all_ids = self.network.generate(
                 input_ids=ids,
@@ -187,6 +187,23 @@ class HfEngine:
     def close(self) -> None:
         self.abandon()
         self.network = self._prefixes = None
+
+
+@contextmanager
+def _places_within(network: Any, requests: Sequence[Request]) -> Iterator[None]:
+    """A row that has ended goes on with the others: it stays at a place that one of them may reach."""
+    last = max(len(request.prompt_ids) + request.sampling.max_tokens for request in requests) - 1
+
+    def clamp(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        places = kwargs.get("position_ids")
+        return args, kwargs if places is None else {**kwargs, "position_ids": places.clamp(max=last)}
+
+    inner = network.get_base_model() if hasattr(network, "peft_config") else network
+    hook = inner.register_forward_pre_hook(clamp, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def padded(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,10 +18,10 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from harness.budget import Budget
-from harness.chat_template import ChatFormat, chat_format
+from harness.chat_template import ChatFormat, chat_format, check_playable
 from harness.errors import InfrastructureError, RolloutEnd, UsageError
 from harness.model_files import ModelFiles
 from harness.records import Completion, FinishReason, Message, Sampling, StopReason, Usage
@@ -243,15 +243,24 @@ def load_format(files: ModelFiles) -> tuple[ChatFormat, tuple[str, ...]]:
     Raises:
         UsageError: it is not there, or cannot be used.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     if not Path(files.base).is_dir():
         _refuse_unknown(files.base)
     with loading(f"the tokenizer of {files.name}"):
         tokenizer = AutoTokenizer.from_pretrained(files.tokenizer, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(files.base, trust_remote_code=False).get_text_config()
+    _refuse_strangers(files, tokenizer, getattr(config, "vocab_size", None))
     chat = chat_format(tokenizer)
+    check_playable(chat)
     lacking = f"the tokenizer of {files.name} has no chat template: the default one is used"
     return chat, (lacking,) if chat.default_template else ()
+
+
+def _refuse_strangers(files: ModelFiles, tokenizer: Any, known: int | None) -> None:
+    """A token without an embedding would be found by the first message that has it."""
+    if known is not None and len(tokenizer) > known:
+        raise UsageError(f"the tokenizer of {files.name} has {len(tokenizer)} tokens and the model {known}")
 
 
 def _refuse_unknown(name: str) -> None:

@@ -120,7 +120,7 @@ def _hf(model: str, local: LocalSettings, budget: Budget, notices: tuple[str, ..
     missing = [name for name in ("torch", "transformers", "peft") if find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"--llm-provider hf: {', '.join(missing)} not installed: pip install -c constraints.txt 'repo-agent[train]'"
+            f"--llm-provider hf: {', '.join(missing)} not installed: pip install -c constraints.txt '.[train]'"
         )
     from harness.policies.hf_policy import HfSettings, HfSource
 

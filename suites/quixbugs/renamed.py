@@ -141,9 +141,9 @@ def _word(chance: random.Random) -> str:
 
 
 def _words(chance: random.Random, taken: set[str]) -> Iterator[str]:
-    """New names, of one to three words."""
+    """New names, of one to three words. None begins with `test`: pytest would take such a function for a test."""
     while True:
         word = "_".join(_word(chance) for _ in range(chance.randint(1, 3)))
-        if word not in taken:
+        if word not in taken and not word.startswith("test"):
             taken.add(word)
             yield word

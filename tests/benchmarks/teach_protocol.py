@@ -73,27 +73,29 @@ def experiment(lab: Lab) -> None:
     base = chosen.model or "base"
     how = ["--learning-rate", chosen.learning_rate, "--epochs", chosen.epochs, "--seed", chosen.seed]
     if not chosen.model:
-        lab.run("init", "train", "init-tiny", "--output-dir", base, "--seed", chosen.seed, "--copying-steps", 300)
+        practice = ("--copying-steps", chosen.copying_steps)
+        lab.run("init", "train", "init-tiny", "--output-dir", base, "--seed", chosen.seed, *practice)
         how.append("--no-lora")
     teach(lab, base)
     lab.evaluate("before", base)
     lab.run("sft", "train", "sft", "--dataset", "sft.jsonl", "--model", base, "--output-dir", "sft", *how)
     lab.evaluate("sft", "sft")
-    prefer(lab)
-    lab.evaluate("dpo", "dpo")
+    if prefer(lab):
+        lab.evaluate("dpo", "dpo")
 
 
 def teach(lab: Lab, base: str) -> None:
-    """Teacher traces of the training half, and rows of them."""
-    common = ("eval", "--suite", TRAIN, "--test-policy", "final", "--isolation", "run")
+    """Teacher traces of the training half under many names, and rows of them."""
+    suite = f"quixbugs+renamed:{lab.settings.copies}"
+    common = ("eval", "--suite", suite, "--test-policy", "final", "--isolation", "run")
     lab.run("teacher", *common, "--llm-provider", "reference", "--trace-dir", "teacher")
     extract = ("sft-extract", "--trace-dir", "teacher", "--output", "sft.jsonl", "--target", "trl")
     lab.run("teacher", *extract, "--tokenizer", base)
     lab.run("teacher", "data", "check", "sft.jsonl", "--against", HELD_OUT)
 
 
-def prefer(lab: Lab) -> None:
-    """Pairs of the model's own rollouts on the training half, and DPO on them."""
+def prefer(lab: Lab) -> bool:
+    """Pairs of the model's own rollouts on the training half, and DPO on them; whether there were any pairs."""
     chosen = lab.settings
     played = _play(TRAIN, "sft", chosen, chosen.prefs_rollouts)
     played[0] = "prefs"
@@ -101,9 +103,13 @@ def prefer(lab: Lab) -> None:
     forks = ("--fork-at", "every", "--fork-actions", 4, "--fork-plays", 4, "--fork-rollouts", chosen.fork_rollouts)
     out = ("--max-malformed", 1, "--target", "trl", "--trace-dir", "prefs", "--out", "prefs.jsonl")
     lab.run("prefs", *played, *forks, *out)
+    if not (lab.work / "prefs.jsonl").stat().st_size:
+        return False
     dpo = ("--dataset", "prefs.jsonl", "--model", "sft", "--output-dir", "dpo", "--seed", chosen.seed)
     whole = () if chosen.model else ("--no-lora",)
-    lab.run("dpo", "train", "dpo", *dpo, *whole, "--learning-rate", chosen.dpo_learning_rate, "--beta", chosen.beta)
+    how = ("--learning-rate", chosen.dpo_learning_rate, "--beta", chosen.beta)
+    lab.run("dpo", "train", "dpo", *dpo, *whole, *how)
+    return True
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,8 @@ def report(lab: Lab, found: dict[str, Figures]) -> str:
     commands = "\n".join(f"    {command}" for command in lab.commands)
     minutes = sum(lab.seconds.values()) / 60
     about = f"Seed {lab.settings.seed}; Python {versions()['python']}. All together {minutes:.1f} minutes: {times}."
-    return "\n\n".join(["\n".join([head, *rows]), about, commands]) + "\n"
+    no_pairs = [] if "dpo" in found else ["There was no DPO: the model's own rollouts gave no pair."]
+    return "\n\n".join(["\n".join([head, *rows]), *no_pairs, about, commands]) + "\n"
 
 
 ROWS = (
@@ -213,8 +220,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, help="where the report goes (default: report.md in it)")
     made.add_argument("--model", default="", help="train this model with LoRA instead of a tiny one from scratch")
     made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--copies", type=int, default=40, help="of each training task, under other names")
+    made.add_argument("--copying-steps", type=int, default=500, help="of practice before anything else")
     made.add_argument("--epochs", type=float, default=1.0, help="of SFT")
-    made.add_argument("--learning-rate", type=float, default=2e-3, help="of SFT")
+    made.add_argument("--learning-rate", type=float, default=1.5e-3, help="of SFT")
     made.add_argument("--dpo-learning-rate", type=float, default=1e-5)
     made.add_argument("--beta", type=float, default=0.1)
     made.add_argument("--temperature", type=float, default=0.3, help="of the evaluations")
