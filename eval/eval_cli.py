@@ -49,7 +49,7 @@ def _evaluate(args: argparse.Namespace, stage: Stage) -> int:
     with TraceStore(directory) as store:
         if resumed:
             jobs = left_to_do(stage, directory, jobs, lambda trace: metrics.append(measure(trace)))
-        notices = [*stage.notices, *resume_notices(resumed, len(metrics), store.torn_bytes)]
+        notices = [*stage.notices, *resume_notices(args.resume, resumed, len(metrics), store.torn_bytes)]
         head = (
             f"{len(jobs)} rollouts to play of {stage.config.policy} on {stage.suite.name}, sandbox {stage.backend.name}"
         )

@@ -204,8 +204,9 @@ def left_to_do(
         return [replace(job, taken_up=log.trace(job.rollout)) if job.rollout in log else job for job in left]
 
 
-def resume_notices(resumed: bool, done: int, torn_bytes: int) -> list[str]:
+def resume_notices(asked: bool, resumed: bool, done: int, torn_bytes: int) -> list[str]:
     lines = [f"resumed: {done} rollouts were done before"] if resumed else []
+    lines += ["there is no run to resume: a new one begins"] if asked and not resumed else []
     return lines + ([f"the log ended in a torn line of {torn_bytes} bytes, which was cut off"] if torn_bytes else [])
 
 

@@ -435,7 +435,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from tests.test_harness_litellm import *
 with ChatServer(lambda request: Reply(GOOD.content, wait_s=60) if request.number == 20 else GOOD) as server:
-    policy = LitellmSource("vllm", "m", ServiceSettings(server.url, 1.0, 2, 0.01), Budget()).policy(TASK, 0)
+    policy = LitellmSource("vllm", "m", ServiceSettings(server.url, 5.0, 2, 0.01), Budget()).policy(TASK, 0)
     with ThreadPoolExecutor(8) as pool:
         texts = list(pool.map(lambda _: policy.complete(HELLO, Sampling()).text, range(24)))
     print(set(texts), len(texts))

@@ -33,7 +33,7 @@ from tests.bugsinpy_place import need_base_images
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker]
 ROOT = Path(__file__).parent.parent
-WITHIN_S = 12.0
+WITHIN_S = 40.0
 
 ODD = PythonSpec(
     "3.7",

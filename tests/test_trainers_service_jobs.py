@@ -279,7 +279,7 @@ def test_a_limit_of_the_model_is_named_before_the_upload(
 
 def test_the_missing_package_is_named_with_its_extra(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "together", None)
-    with pytest.raises(UsageError, match=r"repo-agent\[service\]"):
+    with pytest.raises(UsageError, match=r"\[service\]"):
         run()
 
 

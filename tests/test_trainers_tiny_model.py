@@ -59,11 +59,12 @@ def test_the_tokenizer_is_the_same_after_a_reload(tiny: Path) -> None:
     assert loaded.action_ids("a")[-1] == loaded.stop_id == loaded.tokenizer.eos_token_id
 
 
-def test_the_first_head_looks_one_token_back(model: Any) -> None:
+@pytest.mark.parametrize("head", [0, 1])
+def test_the_first_heads_look_one_and_two_tokens_back(model: Any, head: int) -> None:
     ids = torch.randint(3, 1000, (1, 300), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        first = model(input_ids=ids, output_attentions=True).attentions[0][0, 0]
-    assert first.diagonal(-1).min() > 0.8
+        seen = model(input_ids=ids, output_attentions=True).attentions[0][0, head]
+    assert seen.diagonal(-1 - head).min() > 0.8
 
 
 def copied(model: Any, length: int, between: int) -> float:

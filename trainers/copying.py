@@ -29,9 +29,10 @@ _SHORT, _LONG = 100, 1200
 
 
 def induction_heads(model: Any) -> None:
-    """Set the first head of the first two layers of a Qwen2 model; the random state of torch decides the subspaces.
+    """Set the first two layers of a Qwen2 model; the random state of torch decides the subspaces.
 
-    A model of one layer is left as it is.
+    In the first layer one head carries the token before, and a second one the token before that, for what training
+    makes of it. A model of one layer is left as it is.
     """
     layers = model.model.layers
     if len(layers) < 2:
@@ -40,28 +41,29 @@ def induction_heads(model: Any) -> None:
     turns = model.model.rotary_emb.inv_freq
     slow = [pair for pair in range(size // 2) if turns[pair] * _REACH < 1]
     places = [*slow, *(pair + size // 2 for pair in slow)]
-    seen, kept = _rows(len(places), hidden), _rows(len(places), hidden)
+    seen, kept, earlier = (_rows(len(places), hidden) for _ in range(3))
     with torch.no_grad():
-        _look_back(layers[0].self_attn, size, turns)
-        _carry(layers[0].self_attn, seen, kept)
+        for head, written in enumerate((kept, earlier)[: model.config.num_attention_heads]):
+            _look_back(layers[0].self_attn, head, size, turns)
+            _carry(layers[0].self_attn, head * size, seen, written)
         _match_and_copy(layers[1].self_attn, size, places, seen, kept)
 
 
-def _look_back(attention: Any, size: int, turns: Any) -> None:
-    """Biases of query and key whose scores are highest for the token before."""
-    key = torch.zeros(size)
+def _look_back(attention: Any, head: int, size: int, turns: Any) -> None:
+    """Biases of query and key whose scores are highest for the token `head + 1` places before."""
+    own, key = slice(head * size, (head + 1) * size), torch.zeros(size)
     key[: min(_PEAK_PAIRS, size // 2)] = _PEAK
-    ahead = key[: size // 2]
-    attention.k_proj.bias[:size] = key
-    attention.q_proj.bias[:size] = torch.cat([ahead * torch.cos(-turns), ahead * torch.sin(-turns)])
-    attention.k_proj.weight[:size] *= 0.1
-    attention.q_proj.weight[:size] *= 0.1
+    ahead, angle = key[: size // 2], -(head + 1) * turns
+    attention.k_proj.bias[own] = key
+    attention.q_proj.bias[own] = torch.cat([ahead * torch.cos(angle), ahead * torch.sin(angle)])
+    attention.k_proj.weight[own] *= 0.1
+    attention.q_proj.weight[own] *= 0.1
 
 
-def _carry(attention: Any, seen: Any, kept: Any) -> None:
-    """The token before, seen in one subspace, is written into another."""
-    attention.v_proj.weight[: len(seen)] = seen
-    attention.o_proj.weight[:, : len(kept)] = _WRITTEN * kept.T
+def _carry(attention: Any, first: int, seen: Any, written: Any) -> None:
+    """The token that was looked back at, seen in one subspace, is written into another."""
+    attention.v_proj.weight[first : first + len(seen)] = seen
+    attention.o_proj.weight[:, first : first + len(written)] = _WRITTEN * written.T
 
 
 def _match_and_copy(attention: Any, size: int, places: list[int], seen: Any, kept: Any) -> None:
@@ -84,7 +86,7 @@ def learn_to_copy(model: Any, tokenizer: Any, texts: Sequence[str], steps: int, 
     """Practise: random tokens that repeat themselves, and spans of text followed by themselves as a JSON string.
 
     Returns:
-        The loss of each step.
+        The loss of each step, over all tokens.
     """
     chance = random.Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1)
@@ -110,25 +112,19 @@ def _decay(done: float) -> float:
 
 def _exercise(
     chance: random.Random, tokenizer: Any, texts: Sequence[str], chars: int, random_share: float
-) -> tuple[list[int], int]:
-    """Tokens, and from which of them on they can be copied from those before."""
+) -> list[int]:
     if chance.random() < random_share:
         period = [chance.randrange(len(tokenizer)) for _ in range(chance.randint(3, _PERIOD))]
-        return (period * (4 * _PERIOD))[: 4 * _PERIOD], len(period)
+        return (period * (4 * _PERIOD))[: 4 * _PERIOD]
     text, length = chance.choice(texts), chance.randint(chars // 4, chars)
     start = chance.randrange(max(1, len(text) - length))
     span = text[start : start + length]
-    shown = tokenizer.encode(f'{span}\n{{"content": ')
-    return [*shown, *tokenizer.encode(json.dumps(span))], len(shown)
+    return list(tokenizer.encode(f'{span}\n{{"content": {json.dumps(span)}'))
 
 
-def _loss(model: Any, batch: Sequence[tuple[Sequence[int], int]]) -> Any:
-    """Of what can be copied."""
-    rows = [torch.tensor(row) for row, _ in batch]
-    wanted = [
-        torch.where(torch.arange(len(row)) < start, -100, row) for row, (_, start) in zip(rows, batch, strict=True)
-    ]
+def _loss(model: Any, batch: Sequence[Sequence[int]]) -> Any:
+    rows = [torch.tensor(row) for row in batch]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    labels = torch.nn.utils.rnn.pad_sequence(wanted, batch_first=True, padding_value=-100)
+    labels = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
     logits = model(input_ids=ids).logits[:, :-1]
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)

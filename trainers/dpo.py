@@ -7,21 +7,15 @@ from typing import Any
 
 from trl import DPOConfig, DPOTrainer
 
-from trainers.train_data import TREE, Forest, PairCollator
+from trainers.train_data import Forest, PairCollator, TreeTraining
 from trainers.train_model import Learner
 from trainers.train_settings import TrainSettings
 
 
-class PairTrainer(DPOTrainer):
+class PairTrainer(TreeTraining, DPOTrainer):
     """Its loss: the mean over the pairs of an optimizer step, however they lie in micro-batches."""
 
     loss_is_scaled_for_ga = True
-
-    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        return dataset
-
-    def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = [TREE]
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> int:
         """The pairs of an optimizer step: trees differ in size, so micro-batches do."""

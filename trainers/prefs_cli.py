@@ -114,7 +114,7 @@ class _Command:
         resumed = self.stage.claim(directory, self.args.resume)
         with TraceStore(directory) as store:
             left = left_to_do(self.stage, directory, jobs) if resumed else jobs
-            self._say_first(left, resume_notices(resumed, len(jobs) - len(left), store.torn_bytes))
+            self._say_first(left, resume_notices(self.args.resume, resumed, len(jobs) - len(left), store.torn_bytes))
             forks = self._play(store, directory, jobs, left)
             with TraceLog(directory) as log:
                 written = self._write(store, log, forks, output)
@@ -190,7 +190,16 @@ class _Command:
         print(f"pairs: {written.rows}" + (f" ({kinds}; {sources})" if written.rows else ""))
         left_out = ", ".join(f"{count} {why}" for why, count in sorted(self.dropped.items()))
         print(f"left out: {left_out or 'none'}")
+        if not written.rows:
+            print(f"NO PAIRS: {_why_none(self.forked['states forked'])}")
         print(f"rows: {output}\nrecords: {records_path(output)}\ncard: {card_paths(output)[1]}\ntraces: {directory}")
+
+
+def _why_none(forked: int) -> str:
+    """What a run lacks that gave no pair."""
+    if forked:
+        return f"at none of the {forked} forked states did two actions differ enough (--margin, --min-confidence)"
+    return "no state was forked, no message malformed beside a sound one, no loop (--temperature, --fork-at every)"
 
 
 def _writable(path: Path) -> Path:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -249,10 +251,13 @@ class ServiceJob:
 
     def watch(self) -> JobRecord:
         """Follow the job until it has ended, and say what is new; at the end write the result, if there is one."""
-        while self.record.status not in (COMPLETED, *FAILED):
-            self._look()
-            if self.record.status not in (COMPLETED, *FAILED):
-                time.sleep(self._poll_s)
+        with _interruptible() as interrupted:
+            while self.record.status not in (COMPLETED, *FAILED):
+                self._look()
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+                if self.record.status not in (COMPLETED, *FAILED):
+                    time.sleep(self._poll_s)
         if self.record.status == COMPLETED:
             self._directory.write_result(self.record)
         return self.record
@@ -274,6 +279,25 @@ class ServiceJob:
             self._say(str(event))
         if "statuses" in changes:
             self._say(f"status: {status}")
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Set by SIGINT: raised in a destructor or a callback of a library, KeyboardInterrupt alone would be lost."""
+    seen = threading.Event()
+
+    def interrupt(_number: int, _frame: object) -> None:
+        seen.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _event(found: dict[str, Any]) -> JobEvent:

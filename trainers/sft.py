@@ -6,18 +6,12 @@ from typing import Any
 
 from trl import SFTConfig, SFTTrainer
 
-from trainers.train_data import TREE, Forest, SftCollator
+from trainers.train_data import Forest, SftCollator, TreeTraining
 from trainers.train_model import Learner
 
 
-class StepTrainer(SFTTrainer):
+class StepTrainer(TreeTraining, SFTTrainer):
     """Its loss: the mean over the trained tokens of an optimizer step, however they lie in micro-batches."""
-
-    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        return dataset
-
-    def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = [TREE]
 
 
 def sft_trainer(learner: Learner, common: dict[str, Any], train: Forest, test: Forest | None) -> StepTrainer:

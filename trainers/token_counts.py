@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import UsageError
+from harness.model_files import RESULT_FILE, find_model
 
 CHARS_PER_TOKEN = 4
 TEMPLATE_TOKENS = 5
@@ -43,6 +44,8 @@ def _tokenizer_count(name: str) -> Callable[[str], int]:
     from tokenizers import Tokenizer
 
     path = Path(name)
+    if (path / RESULT_FILE).is_file():  # of a training run
+        path = Path(find_model(name).tokenizer)
     file = path / "tokenizer.json" if path.is_dir() else path
     if path.is_dir() and not file.is_file():
         raise UsageError(f"--tokenizer {name}: the directory has no tokenizer.json")

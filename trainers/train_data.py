@@ -60,6 +60,24 @@ def packed_forest(rows: Sequence[Row], batch_size: int, max_tokens: int) -> Fore
     return Forest(tuple(rows), trees, max(1, min(len(trees), round(batch_size * len(trees) / len(rows)))))
 
 
+class TreeTraining:
+    """What TRL's trainers have in common here; to be put before them."""
+
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """The rows are tokens already."""
+        return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = [TREE]
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Random numbers that it draws are not missing to the training: a resumed run draws the same ones."""
+        import torch
+
+        with torch.random.fork_rng():
+            return super().evaluate(*args, **kwargs)  # type: ignore[misc]
+
+
 class SftCollator:
     """Trees to the padded batch of TRL's language-modelling collator, with labels on the completions only."""
 

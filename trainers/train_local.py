@@ -54,6 +54,8 @@ def run_local(kind: Kind, flags: argparse.Namespace, command: str, say: Callable
     settings = _settings(kind, args)
     with _owned(run.path), memory_in_words(settings), disk_in_words(run.path):
         there = run.claim(settings, args.resume)
+        if args.resume and there is None:
+            notice("there is no run to resume: a new one begins")
         if there and (result := run.result()):
             say(f"this training has ended before. {_result_text(run, result)}")
             return 0
