@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,7 @@ def claim_directory(directory: Path, config: RunConfig, about: dict[str, object]
             _refuse_other(directory, there["config"], config.model_dump(mode="json"))
             if not resume:
                 raise UsageError(f"{directory} already holds a run of this configuration: say --resume to continue it")
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            _write(directory, {**there, "resumed": [*there.get("resumed", []), {"time": now, **about}]})
+            _write(directory, {**there, "resumed": [*there.get("resumed", []), {"time": now(), **about}]})
             return True
         if (directory / TRACES).exists():
             raise UsageError(f"{directory} holds traces of another program or version: choose another --trace-dir")
@@ -96,10 +96,19 @@ def _content(directory: Path) -> dict[str, Any]:
 
 def _refuse_other(directory: Path, there: dict[str, Any], ours: dict[str, Any]) -> None:
     there, ours = ({**some, **(some.get("extra") or {}), "extra": None} for some in (there, ours))
-    different = sorted(key for key in {*there, *ours} if there.get(key) != ours.get(key))
-    if different:
-        said = "; ".join(f"{key}: {_shown(there.get(key))} there, {_shown(ours.get(key))} here" for key in different)
+    if said := differences(there, ours):
         raise UsageError(f"{directory} belongs to another configuration ({said}): choose another --trace-dir")
+
+
+def differences(there: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """In words what two configurations do not share; empty where they are equal."""
+    different = sorted(key for key in {*there, *ours} if there.get(key) != ours.get(key))
+    return "; ".join(f"{key}: {_shown(there.get(key))} there, {_shown(ours.get(key))} here" for key in different)
+
+
+def now() -> str:
+    """The time, in the form that records have."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _shown(value: object) -> str:

@@ -23,7 +23,7 @@ from harness.policies.sources import DTYPES, LocalSettings, load_source
 from harness.policy import PolicyInfo, PolicySource
 from harness.records import StopReason, Task, TestPolicy, Trace
 from harness.run import Job, RunOutcome
-from harness.run_files import RunConfig, claim_directory
+from harness.run_files import RunConfig, claim_directory, now
 from harness.trace_reader import TraceLog
 from harness.trace_store import TRACES
 from harness.versions import versions
@@ -173,7 +173,7 @@ class Stage:
         """Make the run directory, or take up the run in it; whether one was taken up. Raises UsageError."""
         about: dict[str, object] = {"sandbox": self.sandbox, "versions": self.versions, "notices": self.notices}
         about["verdict_cache"] = self.uses_cache
-        about["started"] = datetime.now(UTC).isoformat(timespec="seconds")
+        about["started"] = now()
         return claim_directory(directory, self.config, about, resume)
 
     def jobs(self) -> list[Job]:

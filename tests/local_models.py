@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GPT2Config, GPT2LMHeadModel
 
-from harness.policies.hf_policy import HfSource
+from harness.budget import Budget
+from harness.policies.hf_policy import HfSettings, HfSource
 from harness.records import Completion, Message, Sampling, Task
 from sandboxes.workspace import MappingTree, Workspace
 from trainers.tiny_model import init_tiny
 
+Open = Callable[..., HfSource]
 TEXTS = ("hello", "def f(x):\n    return x", "read the file that may be edited, then write it", "a" * 300)
 TASK = Task("t", "s", "", Workspace(MappingTree({})), (), (), ())
 
@@ -32,6 +35,23 @@ def lively_model(directory: Path) -> Path:
                 weight.zero_()
     network.save_pretrained(directory)
     return directory
+
+
+@contextmanager
+def sources(model: Path) -> Iterator[Open]:
+    """Opens sources of the model, or of another one, and closes them at the end."""
+    made: list[HfSource] = []
+
+    def start(
+        name: Path = model, batch_size: int = 4, max_context: int | None = None, budget: Budget | None = None
+    ) -> HfSource:
+        settings = HfSettings("cpu", "", batch_size, max_context)
+        made.append(HfSource(str(name), settings, budget or Budget()))
+        return made[-1]
+
+    yield start
+    for source in made:
+        source.close()
 
 
 def change_weights(directory: Path, change: Callable[[torch.Tensor], object]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ pytest.importorskip("peft", reason="needs the extra 'train'")
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, MistralConfig, MistralForCausalLM
 
-from harness.budget import Budget
 from harness.policies.hf_policy import HfEngine, HfSettings, HfSource, Rows
 from harness.policies.hf_prefixes import shareable
 from harness.policies.local_engine import Request
@@ -24,6 +23,7 @@ from harness.records import Completion, FinishReason, Message, Sampling
 from tests.local_models import (
     TASK,
     TEXTS,
+    Open,
     asked,
     close,
     generated,
@@ -31,11 +31,10 @@ from tests.local_models import (
     prompt_ids,
     said,
     said_together,
+    sources,
 )
 
 pytestmark = pytest.mark.slow
-
-Open = Callable[..., HfSource]
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +55,8 @@ def adapter(model: Path) -> Path:
 
 @pytest.fixture
 def opened(model: Path) -> Iterator[Open]:
-    made: list[HfSource] = []
-
-    def start(
-        name: Path = model, batch_size: int = 4, max_context: int | None = None, budget: Budget | None = None
-    ) -> HfSource:
-        settings = HfSettings("cpu", "", batch_size, max_context)
-        made.append(HfSource(str(name), settings, budget or Budget()))
-        return made[-1]
-
-    yield start
-    for source in made:
-        source.close()
+    with sources(model) as start:
+        yield start
 
 
 # ---- what is said

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,18 +28,18 @@ from harness.records import FinishReason, StopReason
 from harness.trace_reader import read_traces
 from repo_agent import main
 from tests.local_models import (
+    Open,
     change_weights,
     copy,
     learnt_places,
     lively_model,
     prompt_ids,
     said,
+    sources,
     torn_adapter,
 )
 
 pytestmark = pytest.mark.slow
-
-Open = Callable[..., HfSource]
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +49,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(model: Path) -> Iterator[Open]:
-    made: list[HfSource] = []
-
-    def start(
-        name: Path = model, batch_size: int = 4, max_context: int | None = None, budget: Budget | None = None
-    ) -> HfSource:
-        settings = HfSettings("cpu", "", batch_size, max_context)
-        made.append(HfSource(str(name), settings, budget or Budget()))
-        return made[-1]
-
-    yield start
-    for source in made:
-        source.close()
+    with sources(model) as start:
+        yield start
 
 
 # ---- limits

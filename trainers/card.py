@@ -5,6 +5,7 @@ It is a function of the inputs and of the versions: it holds no time.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -92,6 +93,28 @@ def leakage_words(rows_by_split: Mapping[str, int], test_tasks: Iterable[str]) -
     if unknown := rows_by_split.get("unknown", 0):
         words.append(f"{unknown} rows come from suites without a split: whether their tasks are tested is not known.")
     return tuple(words)
+
+
+class CardReference(Record):
+    """The data card that lies beside a data file."""
+
+    path: str
+    sha256: str
+
+
+def file_sha256(path: Path) -> str:
+    """Raises UsageError where the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def card_reference(data: Path) -> CardReference | None:
+    """Which card tells of a data file; None where none lies beside it."""
+    card = card_paths(data)[0]
+    return CardReference(path=str(card), sha256=file_sha256(card)) if card.is_file() else None
 
 
 def card_paths(output: Path) -> tuple[Path, Path]:

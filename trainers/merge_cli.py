@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.cli import Subcommand
 from harness.errors import UsageError
+from harness.optional import TRAINING, require_libraries
 
 
 def _add_flags(made: argparse.ArgumentParser) -> None:
@@ -27,9 +28,8 @@ def _add_flags(made: argparse.ArgumentParser) -> None:
 def _merge(args: argparse.Namespace) -> int:
     from trainers.merge import merge
     from trainers.merge_hub import check_push, push
-    from trainers.train_cli import require_training_libraries
 
-    require_training_libraries()
+    require_libraries(*TRAINING)
     _silence_bars()
     if args.push_to_hub:
         check_push(args.push_to_hub)

@@ -15,9 +15,10 @@ from harness.cli import amount
 from harness.errors import InfrastructureError, UsageError
 from harness.model_files import RESULT_FILE
 from harness.redaction import Redactor
+from harness.run_files import now
 from harness.versions import versions
 from trainers.service_files import DataFile, Method, checked_file, row_lengths
-from trainers.service_jobs import COMPLETED, JobDirectory, JobRecord, ServiceJob, now
+from trainers.service_jobs import COMPLETED, JobDirectory, JobRecord, ServiceJob
 from trainers.together_service import CallSettings, Estimate, JobRequest, Terms, TogetherService
 from trainers.train_settings import LOCAL_DEFAULTS
 

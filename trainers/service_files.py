@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any, Literal
 
 from harness.errors import UsageError
 from harness.records import Record
-from trainers.card import card_paths
+from trainers.card import CardReference, card_reference, file_sha256
 from trainers.data_check import BOM, check_file
 from trainers.formats import RowFormat
 from trainers.token_counts import token_counter
@@ -20,13 +19,6 @@ Method = Literal["sft", "dpo"]
 TAKEN: dict[Method, RowFormat] = {"sft": RowFormat.SFT_WEIGHTED, "dpo": RowFormat.PREFERENCE}
 _COMMANDS: dict[Method, str] = {"sft": "sft-extract", "dpo": "prefs"}
 _PAIRS = (RowFormat.PREFERENCE, RowFormat.PREFERENCE_TRL)
-
-
-class CardReference(Record):
-    """The data card that lies beside a data file."""
-
-    path: str
-    sha256: str
 
 
 class DataFile(Record):
@@ -71,7 +63,11 @@ def checked_file(path: Path, method: Method) -> DataFile:
     if path.suffix != ".jsonl":
         raise UsageError(f"{path}: the service takes files whose name ends in .jsonl only")
     return DataFile(
-        path=str(path), sha256=sha256_of(path), bytes=path.stat().st_size, rows=report.rows.total(), card=_card(path)
+        path=str(path),
+        sha256=file_sha256(path),
+        bytes=path.stat().st_size,
+        rows=report.rows.total(),
+        card=card_reference(path),
     )
 
 
@@ -87,20 +83,6 @@ def _advice(method: Method, found: RowFormat) -> str:
             f"`train {method}` takes {TAKEN[method]} rows, as {_COMMANDS[method]} writes them (or use `train {other}`)"
         )
     return f"the service takes {TAKEN[method]} rows: run {_COMMANDS[method]} with --target together"
-
-
-def sha256_of(path: Path) -> str:
-    """Raises UsageError where the file cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _card(path: Path) -> CardReference | None:
-    card = card_paths(path)[0]
-    return CardReference(path=str(card), sha256=sha256_of(card)) if card.is_file() else None
 
 
 def row_lengths(path: Path) -> RowLengths:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from harness.errors import InfrastructureError, UsageError
 from harness.model_files import RESULT_FILE
 from harness.records import Record
 from harness.redaction import Redactor
+from harness.run_files import now
 from trainers.card import atomic_file
 from trainers.service_files import DataFile
 from trainers.together_service import Estimate, JobRequest, Terms, TogetherService, checked_id, model_name, printable
@@ -97,10 +97,6 @@ class JobRecord(Record):
         """What the service says of why a job failed."""
         said = [event for event in self.events if event.type.lower() in _SAID_WITH] or [*self.events]
         return (said[-1].message if said else "") or "it does not say why"
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.cli import Subcommand, at_least, parser_of
 from harness.errors import UsageError
+from harness.optional import TRAINING, require_libraries
 from trainers.card import command_line
 from trainers.merge_cli import SUBCOMMAND as MERGE
 from trainers.service_cli import SERVICE_ONLY, add_service_flags, run_service_job
@@ -21,15 +22,6 @@ def main(argv: Sequence[str]) -> int:
     args = parser_of("repo-agent train", "Fine-tune a model.", SUBCOMMANDS).parse_args(argv)
     args.argv = list(argv)
     return SUBCOMMANDS[args.command].main(args)
-
-
-def require_training_libraries() -> None:
-    """Raises UsageError, with the command that installs them, where they are missing."""
-    from importlib.util import find_spec
-
-    missing = [name for name in ("torch", "transformers", "trl", "peft", "datasets") if find_spec(name) is None]
-    if missing:
-        raise UsageError(f"{', '.join(missing)} not installed: pip install -c constraints.txt '.[train]'")
 
 
 def _init_tiny_flags(made: argparse.ArgumentParser) -> None:
@@ -45,7 +37,7 @@ def _init_tiny_flags(made: argparse.ArgumentParser) -> None:
 
 
 def _init_tiny(args: argparse.Namespace) -> int:
-    require_training_libraries()
+    require_libraries(*TRAINING)
     quiet_libraries()
     from trainers.tiny_model import TinyShape, init_tiny
 
@@ -76,7 +68,7 @@ def _train(kind: Kind, args: argparse.Namespace) -> int:
     for name in SERVICE_ONLY:
         if getattr(args, name, None):
             raise UsageError(f"--{name.replace('_', '-')} is for --backend together")
-    require_training_libraries()
+    require_libraries(*TRAINING)
     quiet_libraries()
     from trainers.train_local import run_local
 

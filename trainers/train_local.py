@@ -16,10 +16,12 @@ from typing import Any
 from harness.errors import UsageError
 from harness.model_files import files_sha256, share
 from harness.progress import notice
+from harness.run_files import now
+from trainers.card import file_sha256
 from trainers.full_disk import disk_in_words
 from trainers.train_data import Forest, packed_forest, plain_forest
 from trainers.train_model import Learner, device_name, device_of, load_learner, load_tokenizer, locate
-from trainers.train_rows import Row, TrainRows, check_data, file_sha256, read_rows
+from trainers.train_rows import Row, TrainRows, check_data, read_rows
 from trainers.train_run import TrainRun, data_record, library_versions
 from trainers.train_settings import Kind, TrainSettings, local_arguments, settings_of
 from trainers.train_watch import Diverged, Watch, memory_in_words, stop_at_interrupt
@@ -101,7 +103,7 @@ def _settings(kind: Kind, args: argparse.Namespace) -> TrainSettings:
 
 
 def _about(there: Mapping[str, Any] | None, command: str) -> dict[str, Any]:
-    said = {"command": command, "time": datetime.now(UTC).isoformat(timespec="seconds"), "versions": library_versions()}
+    said = {"command": command, "time": now(), "versions": library_versions()}
     return {"resumed": [*there.get("resumed", []), said]} if there else said
 
 

@@ -7,7 +7,6 @@ trie packing (trainers.trie) makes their common prefix cost nothing. Rows are ne
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,6 @@ from trainers.prefs import records_path
 
 Kind = Literal["sft", "dpo"]
 Ids = npt.NDArray[np.int64]
-_PAIRS = (RowFormat.PREFERENCE, RowFormat.PREFERENCE_TRL)
 
 
 @dataclass(frozen=True)
@@ -79,15 +77,6 @@ class TrainRows:
         return sum(len(sequence) for row in self.rows for sequence in row.sequences)
 
 
-def file_sha256(path: Path) -> str:
-    """Raises UsageError where the file cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-
-
 def check_data(path: Path, kind: Kind) -> None:
     """Raises UsageError, with the line and the remedy, for a file that `train KIND` cannot train on."""
     report = check_file(path)
@@ -123,7 +112,7 @@ def read_rows(
             confidences that cannot be used.
     """
     kept: list[Row] = []
-    dropped = longest = 0
+    dropped = longest = longest_kept = 0
     weights = pair_weights(path) if weigh else None
     number = 0
     for number, row in _decoded_lines(path):
@@ -132,14 +121,14 @@ def read_rows(
             longest = max(longest, length)
             if length <= max_length:
                 kept.append(replace(made, weight=weights[number - 1]) if weights else made)
+                longest_kept = max(longest_kept, length)
                 continue
             dropped += 1
             if refuse_longer:
                 raise UsageError(f"{path}:{number}: {length} tokens, more than --max-length {max_length}")
     if not kept:
         raise UsageError(f"{path}: all {dropped} rows are over --max-length {max_length}; the longest has {longest}")
-    kept_longest = max(len(sequence) for row in kept for sequence in row.sequences)
-    return TrainRows(_mean_one(kept, path), path, number, dropped, kept_longest)
+    return TrainRows(_mean_one(kept, path), path, number, dropped, longest_kept)
 
 
 def pair_weights(path: Path) -> list[float]:
@@ -154,8 +143,7 @@ def pair_weights(path: Path) -> list[float]:
     found = [row.get("pair_confidence", _ABSENT) for _, row in _decoded_lines(path)]
     records = records_path(path)
     if all(each is _ABSENT for each in found) and records.is_file():
-        found = [row.get("confidence") for _, row in _decoded_lines(records)]
-        rows = sum(1 for _ in _decoded_lines(path))
+        rows, found = len(found), [row.get("confidence") for _, row in _decoded_lines(records)]
         if len(found) != rows:
             raise UsageError(f"{records} has {len(found)} records for {rows} pairs: say --pair-weights none")
     return [_weight(each, f"{path}:{number}") for number, each in enumerate(found, 1)]

@@ -21,16 +21,16 @@ from typing import Any
 from harness.errors import UsageError
 from harness.model_files import RESULT_FILE, read_result
 from harness.redaction import Redactor
+from harness.run_files import differences
 from harness.versions import versions
-from trainers.card import atomic_file, card_paths
-from trainers.train_rows import TrainRows, file_sha256
+from trainers.card import atomic_file, card_reference
+from trainers.train_rows import TrainRows
 from trainers.train_settings import TrainSettings
 
 TRAIN_FILE, METRICS_FILE = "train.json", "metrics.jsonl"
 _COMPLETE = "complete"
 """A file in a checkpoint that has been written to its end."""
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
-_SHOWN_CHARS = 60
 
 
 @dataclass(frozen=True)
@@ -149,20 +149,13 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _refuse_other(path: Path, there: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    different = sorted(key for key in {*there, *ours} if there.get(key) != ours.get(key))
-    if different:
-        said = "; ".join(f"{key}: {_shown(there.get(key))} there, {_shown(ours.get(key))} here" for key in different)
+    if said := differences(there, ours):
         raise UsageError(f"{path} belongs to a run with other settings ({said}): choose another --output-dir")
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
 
 
 def data_record(rows: TrainRows, sha256: str) -> dict[str, Any]:
     """What `train.json` says of a file: its rows, and the card that tells where they come from."""
-    card = card_paths(rows.path)[0]
+    card = card_reference(rows.path)
     return {
         "path": str(rows.path.resolve()),
         "sha256": sha256,
@@ -171,7 +164,7 @@ def data_record(rows: TrainRows, sha256: str) -> dict[str, Any]:
         "dropped_over_length": rows.dropped,
         "longest": rows.longest,
         "tokens": rows.tokens,
-        "card": {"path": str(card.resolve()), "sha256": file_sha256(card)} if card.is_file() else None,
+        "card": {"path": str(Path(card.path).resolve()), "sha256": card.sha256} if card else None,
     }
 
 

@@ -192,7 +192,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 def stop_ids(chat: ChatFormat) -> tuple[int, ...]:
     """The tokens that end generation: the one that ends the template's turn, and the tokenizer's end of sequence."""
-    return tuple(dict.fromkeys((chat.end_ids[-1], int(chat.tokenizer.eos_token_id))))
+    return tuple(dict.fromkeys((chat.stop_id, int(chat.tokenizer.eos_token_id))))
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from harness.budget import Budget
 from harness.errors import UsageError
 from harness.model_files import name_at_service
+from harness.optional import require_libraries
 from harness.policies.litellm_policy import LitellmSource, ServiceSettings
 from harness.policies.local_engine import EngineUnavailable
 from harness.policies.reference import ReferenceSource
@@ -117,11 +117,7 @@ def _refuse_idle_flags(provider: str, settings: ServiceSettings, local: LocalSet
 def _hf(model: str, local: LocalSettings, budget: Budget, notices: tuple[str, ...] = ()) -> PolicySource:
     """Raises UsageError."""
     _need_model("hf", model)
-    missing = [name for name in ("torch", "transformers", "peft") if find_spec(name) is None]
-    if missing:
-        raise UsageError(
-            f"--llm-provider hf: {', '.join(missing)} not installed: pip install -c constraints.txt '.[train]'"
-        )
+    require_libraries("torch", "transformers", "peft", who="--llm-provider hf: ")
     from harness.policies.hf_policy import HfSettings, HfSource
 
     batch_size = local.hf_batch_size or local.num_workers

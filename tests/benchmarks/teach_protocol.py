@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -200,8 +200,8 @@ ROWS = (
 )
 
 
-def _row(label: str, kind: tuple[str, str], found: object) -> str:
-    cells = [_cell(each, *kind) for each in found]  # type: ignore[attr-defined]
+def _row(label: str, kind: tuple[str, str], found: Iterable[Figures]) -> str:
+    cells = [_cell(each, *kind) for each in found]
     return f"| {label} | {' | '.join(cells)} |"
 
 
