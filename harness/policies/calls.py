@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
+import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any
 
 from harness.errors import InfrastructureError
+
+_LAST_WAIT_S = 2.0
+_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 class Calls:
@@ -31,7 +37,9 @@ class Calls:
             if self.stopped.is_set():
                 raise InfrastructureError("model calls were stopped")
             self._pending.add(future)
-        threading.Thread(target=_settle, args=(future, call), name="model-call", daemon=True).start()
+        thread = threading.Thread(target=_settle, args=(future, call), name="model-call", daemon=True)
+        _threads.add(thread)
+        thread.start()
         try:
             return future.result(limit_s)
         finally:
@@ -56,3 +64,14 @@ def _settle(future: Future[Any], call: Callable[[], Any]) -> None:
     else:
         with suppress(InvalidStateError):
             future.set_result(result)
+
+
+@atexit.register
+def _let_late_calls_end() -> None:
+    """A call that comes back while the interpreter ends may die with the import lock, and the process then never ends.
+
+    One that is given up ends by its own time limit at about this moment; one that still waits for bytes is harmless.
+    """
+    deadline = time.monotonic() + _LAST_WAIT_S
+    for thread in list(_threads):
+        thread.join(max(0.0, deadline - time.monotonic()))
