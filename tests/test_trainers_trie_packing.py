@@ -300,13 +300,20 @@ def test_log_probabilities_of_rows_alone_come_with_gradients() -> None:
     assert gradients(one)
 
 
-def test_a_batch_that_shares_nothing_goes_as_it_was_and_is_counted() -> None:
-    model = fused(qwen2())
-    stats = add_trie_packing(model)
-    rows = [(tokens(30, seed), 5) for seed in range(4)]
-    model(**sft_batch(rows), use_cache=False, fused_lm_head=True)
+@pytest.mark.parametrize("items", [None, 40])
+def test_rows_that_share_little_go_one_by_one_and_are_counted(items: int | None) -> None:
+    one, other = fused(qwen2()), fused(qwen2())
+    stats = add_trie_packing(other)
+    batch = sft_batch([(tokens(30 - 7 * seed, seed), 5) for seed in range(4)])
+    batch["labels"][2] = -100
+    expected, got = (model(**batch, num_items_in_batch=items, fused_lm_head=True) for model in (one, other))
     assert (stats.packed_batches, stats.unpacked_batches) == (0, 1)
-    assert stats.row_tokens == stats.computed_tokens == 120
+    assert stats.row_tokens == stats.computed_tokens == 78
+    for name, values in expected.items():
+        torch.testing.assert_close(got[name], values, msg=lambda said, name=name: f"{name}: {said}")
+    for out in (expected, got):
+        out.loss.backward()
+    assert difference(gradients(other), gradients(one)) < GRADIENTS
 
 
 def test_a_call_with_arguments_that_packing_does_not_know_goes_as_it_was() -> None:

@@ -65,29 +65,31 @@ class PackedBatch:
     trie: Trie
     predictors: npt.NDArray[np.int64]
     """The nodes [P] that predict the trained tokens, in the order of the batch's label mask."""
-    padded_tokens: int
-    """What the batch would cost unpacked."""
+    row_tokens: int
+    """Tokens of its rows, without padding."""
 
     @property
     def worthwhile(self) -> bool:
-        """Whether packing is the faster way.
+        """Whether packing is faster than a pass for each row.
 
-        Measured on CPU (tests/benchmarks/trie_packing.py): packed, a token costs no more than unpacked where chains
-        are long; what many short chains cost more is a call of attention each, about as much as CHAIN_TOKENS.
+        Measured on CPU (tests/benchmarks/trie_packing.py): in one long sequence a token costs up to NODE_COST of what
+        it costs in a row by itself, which caches hold better; a short chain costs a call of attention besides, about
+        as much as CHAIN_TOKENS.
         """
         branches = len(self.trie.chains) - 1
-        return len(self.trie) + CHAIN_TOKENS * branches < self.padded_tokens
+        return NODE_COST * len(self.trie) + CHAIN_TOKENS * branches < self.row_tokens
 
 
-CHAIN_TOKENS = 8
+NODE_COST, CHAIN_TOKENS = 1.2, 8
 
 
 def add_trie_packing(model: Any, attention: Attention = "chains") -> PackingStats:
     """Packs the batches of a causal LM (never its PEFT wrapper) to which TRL has added its fused head.
 
     Afterwards `model(..., fused_lm_head=True, labels=labels)` also takes `row_weights` [B]: they scale the gradients of
-    a row's log-probabilities, not their values. A batch that shares too little goes through as it was. Raises
-    UsageError where `why_not` has a reason.
+    a row's log-probabilities, not their values. Of a batch that shares too little each row goes through by itself on a
+    CPU, which is faster than padding, and elsewhere all go through as they were. Raises UsageError where `why_not` has
+    a reason.
     """
     if reason := why_not(model):
         raise UsageError(f"this model cannot be trie-packed: {reason}")
@@ -138,7 +140,7 @@ def pack(input_ids: Any, attention_mask: Any, labels: Any) -> PackedBatch | None
     for index, (start, stop) in enumerate(spans):
         nodes[index, start:stop] = trie.nodes(index)
     predictors = nodes[:, :-1][wanted]
-    return None if (predictors < 0).any() else PackedBatch(trie, predictors, ids.size)
+    return None if (predictors < 0).any() else PackedBatch(trie, predictors, int(mask.sum()))
 
 
 def why_not(model: Any) -> str:
@@ -155,10 +157,11 @@ def _packing(inner: Callable[..., Any], signature: Any, stats: PackingStats) -> 
         if not fused_lm_head:
             return inner(*args, **given)
         packed = None if args or labels is None or not _plain(kwargs) else pack(**_padded(kwargs), labels=labels)
-        if packed is not None and packed.worthwhile:
-            out = _packed_outputs(inner, packed, labels, kwargs)
-        else:
+        if packed is None or not (packed.worthwhile or labels.device.type == "cpu"):
             out = inner(*args, fused_lm_head=True, **given)
+        else:
+            parts = [packed] if packed.worthwhile else _each_row(labels=labels, **_padded(kwargs))
+            out = _outputs(inner, parts, labels, kwargs)
         _count(stats, packed, kwargs)
         return _weighted(out, row_weights, kwargs)
 
@@ -176,26 +179,39 @@ def _padded(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids) if mask is None else mask}
 
 
-def _packed_outputs(inner: Callable[..., Any], packed: PackedBatch, labels: Any, kwargs: dict[str, Any]) -> Any:
-    """TRL's outputs of the padded batch, from one pass over the packed one.
+def _each_row(**batch: Any) -> list[PackedBatch]:
+    """The rows that have something to train, each without its padding."""
+    count = len(batch["input_ids"])
+    alone = (pack(**{key: value[row : row + 1] for key, value in batch.items()}) for row in range(count))
+    return [row for row in alone if row is not None]
+
+
+def _outputs(inner: Callable[..., Any], parts: Sequence[PackedBatch], labels: Any, kwargs: dict[str, Any]) -> Any:
+    """TRL's outputs of the padded batch, from one pass over each of its parts.
 
     TRL's forward is given the targets as `shift_labels` [1, P], which it pairs with the hidden states as they come: by
     then `_keep_predictors` has put those of the predictors there.
     """
     wanted = labels[:, 1:] != -100
-    out = inner(
-        **packed_inputs(packed, labels.device),
-        shift_labels=labels[:, 1:][wanted][None],
-        num_items_in_batch=kwargs.get("num_items_in_batch"),
-        use_cache=False,
-        fused_lm_head=True,
-    )
-    wanted = wanted.to(out.log_probs.device)
+    targets = labels[:, 1:][wanted].split([len(part.predictors) for part in parts])
+    given = {"num_items_in_batch": kwargs.get("num_items_in_batch"), "use_cache": False, "fused_lm_head": True}
+    outs = [
+        inner(**packed_inputs(part, labels.device), shift_labels=own[None], **given)
+        for part, own in zip(parts, targets, strict=True)
+    ]
+    out, wanted = outs[0], wanted.to(outs[0].log_probs.device)
     for name in ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1"):
-        if (values := getattr(out, name)) is not None:
-            setattr(out, name, values.new_zeros(wanted.shape).masked_scatter(wanted, values[0]))
-    out.label_mask = wanted
+        if getattr(out, name) is not None:
+            values = torch.cat([getattr(each, name)[0] for each in outs])
+            setattr(out, name, values.new_zeros(wanted.shape).masked_scatter(wanted, values))
+    out.label_mask, out.loss = wanted, _loss(out.log_probs, wanted, kwargs)
     return out
+
+
+def _loss(log_probs: Any, wanted: Any, kwargs: dict[str, Any]) -> Any:
+    """As TRL's head computes it."""
+    items = kwargs.get("num_items_in_batch")
+    return -log_probs.sum() / (wanted.sum().clamp(min=1) if items is None else items)
 
 
 def packed_inputs(packed: PackedBatch, device: torch.device) -> dict[str, Any]:
@@ -223,8 +239,7 @@ def _weighted(out: Any, row_weights: Any, kwargs: dict[str, Any]) -> Any:
     fixed = out.log_probs.detach()
     weights = torch.as_tensor(row_weights, dtype=fixed.dtype, device=fixed.device)[:, None]
     out.log_probs = fixed + weights * (out.log_probs - fixed)
-    items = kwargs.get("num_items_in_batch")
-    out.loss = -out.log_probs.sum() / (out.label_mask.sum().clamp(min=1) if items is None else items)
+    out.loss = _loss(out.log_probs, out.label_mask, kwargs)
     return out
 
 
@@ -253,6 +268,8 @@ def _config_reason(model: Any) -> str:
         return f"it has layers of {' and '.join(kinds)}"
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         return f"its attention is a sliding window of {config.sliding_window} tokens"
+    if getattr(config, "output_router_logits", False):
+        return "its routers' loss counts every token of every row"
     if not getattr(model, "_supports_attention_backend", False):
         return f"{config.model_type} does not use transformers' attention interface"
     scaling = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
