@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ pytest.importorskip("torch", reason="needs the extra 'train'")
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trainers.copying import learn_to_copy
-from trainers.tiny_model import TinyShape, init_tiny, library_texts, tiny_tokenizer
+from trainers import copying
+from trainers.tiny_model import LINE_ENDS, TinyShape, init_tiny, library_texts, tiny_tokenizer
 
 pytestmark = pytest.mark.slow
 CONVERSATION = (
@@ -59,30 +60,56 @@ def test_the_tokenizer_is_the_same_after_a_reload(tiny: Path) -> None:
     assert loaded.action_ids("a")[-1] == loaded.stop_id == loaded.tokenizer.eos_token_id
 
 
-@pytest.mark.parametrize("head", [0, 1])
-def test_the_first_heads_look_one_and_two_tokens_back(model: Any, head: int) -> None:
+def test_a_text_and_its_json_string_are_the_same_tokens_but_for_the_line_ends() -> None:
+    tokenizer = tiny_tokenizer(1024)
+    text = "def f(x):\n    return [\n        x,\n    ]\n\n\nf(1)\n"
+    plain, string = tokenizer.encode(text), tokenizer.encode(json.dumps(text)[1:-1])
+    end, escaped = tokenizer.convert_tokens_to_ids(list(LINE_ENDS))
+    assert [escaped if token == end else token for token in plain] == string
+
+
+def attention(model: Any, layer: int) -> Any:
+    """Of the layer's first head, for random tokens: [queries, keys]."""
     ids = torch.randint(3, 1000, (1, 300), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        seen = model(input_ids=ids, output_attentions=True).attentions[0][0, head]
-    assert seen.diagonal(-1 - head).min() > 0.8
+        return model(input_ids=ids, output_attentions=True).attentions[layer][0, 0]
 
 
-def copied(model: Any, length: int, between: int) -> float:
-    """The share of random tokens that are predicted when they come again."""
-    generator = torch.Generator().manual_seed(0)
-    first, other = (torch.randint(3, 1000, (size,), generator=generator) for size in (length, between))
+def test_the_first_head_sums_the_last_tokens_with_falling_weights(model: Any) -> None:
+    seen = attention(model, 0)
+    means = [float(seen.diagonal(-back)[20:].mean()) for back in range(8)]
+    assert means == sorted(means, reverse=True)
+    assert sum(means[:4]) > 0.7
+    assert means[1] > means[0] / 2
+
+
+def test_the_second_layers_head_looks_one_token_back(model: Any) -> None:
+    assert attention(model, 1).diagonal(-1).min() > 0.8
+
+
+def copied(model: Any, tokens: list[int], copy: list[int]) -> float:
+    """The share of a copy's tokens that are predicted, after the tokens that it is a copy of."""
     with torch.inference_mode():
-        said = model(input_ids=torch.cat([first, other, first])[None]).logits[0].argmax(-1)
-    return float((said[length + between + 1 : -1] == first[2:]).float().mean())
+        said = model(input_ids=torch.tensor([tokens + copy])).logits[0, len(tokens) - 1 : -1].argmax(-1)
+    return float((said == torch.tensor(copy)).float().mean())
 
 
-def test_practice_makes_it_copy(model: Any, tiny: Path) -> None:
-    before = copied(model, 40, 10)
-    torch.manual_seed(0)
+def test_untrained_it_copies_what_stood_far_before(model: Any) -> None:
+    first, between = (
+        torch.randint(3, 1000, (size,), generator=torch.Generator().manual_seed(size)) for size in (80, 600)
+    )
+    assert copied(model, [*first.tolist(), *between.tolist()], first.tolist()) > 0.85
+
+
+def test_practice_makes_it_copy_a_program_as_a_json_string(model: Any, tiny: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    program = Path(copying.__file__).read_text(encoding="utf-8")[-1200:]
+    pair = tokenizer.encode(program), tokenizer.encode(json.dumps(program))
     practised = AutoModelForCausalLM.from_pretrained(tiny)
-    losses = learn_to_copy(practised, AutoTokenizer.from_pretrained(tiny), library_texts(), 60, 0)
+    torch.manual_seed(0)
+    losses = copying.learn_to_copy(practised, tokenizer, library_texts(), 60, 0)
     assert losses[-1] < losses[0]
-    assert copied(practised.eval(), 40, 10) > max(0.3, 2 * before)
+    assert copied(practised.eval(), *pair) > copied(model, *pair)
 
 
 @pytest.mark.parametrize(

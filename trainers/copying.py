@@ -1,9 +1,13 @@
-"""What a model from scratch lacks most for this protocol: to copy a path or a line from its context.
+"""What a model from scratch lacks most for this protocol: to copy a path or a file from its context.
 
-An induction circuit (Olsson et al. 2022, arXiv:2209.11895) is two heads: one writes into each position which token
-stood before it, and one finds the place that followed the current token earlier, and copies what stands there. Large
-models grow it from billions of tokens. A tiny one is begun with it, in the manner of mimetic initialisation (Trockman
-and Kolter 2023, arXiv:2305.09828), and made firm by a little practice on text that repeats itself.
+Large models grow for it, from billions of tokens, what Olsson et al. (2022, arXiv:2209.11895) call an induction
+circuit: heads that find where the current token stood before, and copy what followed it. A tiny model is begun with
+one, in the manner of mimetic initialisation (Trockman and Kolter 2023, arXiv:2305.09828), and practises a little on
+Python's own modules.
+
+One token does not say which place of a program is being copied: of the tokens of 12 short programs it tells 58%, two
+tell 82%, four 94%. So the circuit here matches a *summary* of the last tokens, and takes three layers: a head sums them
+with weights that fall by `_FADE` per token, the next one moves the sum on by one place, and the third compares.
 """
 
 from __future__ import annotations
@@ -12,81 +16,122 @@ import json
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+_FADES = (0.5, 0.8)
+_FLOOR, _NEAR, _FAR, _RIDGE = -9.0, 60, 3000, 1e-3
+"""Of the sum: the score of a token far back, in which range of distances it is fitted, and how stiffly."""
 _PEAK, _PEAK_PAIRS = 6.0, 10
-"""Size of the biases that make the first head look one token back, and in how many of RoPE's pairs they stand."""
+"""Size of the biases that make a head look one token back, and in how many of RoPE's pairs they stand."""
 _REACH = 1500
-"""Tokens over which the second head must still match: pairs that turn more than a radian meanwhile are left out."""
-_MATCH, _VALUE, _WRITTEN = 3.0, 0.6, 0.02
+"""Tokens over which the third head must still match: pairs that turn more than a radian meanwhile are left out."""
+_EMBEDDING, _WRITTEN, _MATCH = 0.028, 0.15, 4.0
 _BATCH, _LEARNING_RATE, _WARM_UP = 8, 2e-3, 50
-_PERIOD = 24
-"""Random tokens that are repeated: so many at most."""
 _SHORT, _LONG = 100, 1200
 """Characters of text that are copied: up to the first at the beginning, up to the second at the end."""
+_RANDOM_SHARE, _RANDOM_TOKENS = 0.15, 0.25
+"""So many exercises are random tokens, for tokens that programs seldom have must be copied too; for each character of
+the others they have so many tokens."""
+_TEXT_WEIGHT = 0.1
+"""Of a token of the text itself in the loss; one of its copy has 1."""
 
 
 def induction_heads(model: Any) -> None:
-    """Set the first two layers of a Qwen2 model; the random state of torch decides the subspaces.
+    """Set heads of the first three layers of a Qwen2 model; torch's random state decides the subspaces.
 
-    In the first layer one head carries the token before, and a second one the token before that, for what training
-    makes of it. A model of one layer is left as it is.
+    Tokens are embedded in one half of the width, so that the sums, and the sums moved on, have a quarter each to
+    themselves. A model of fewer layers, or with heads too small to match over `_REACH`, is left as it is.
     """
-    layers = model.model.layers
-    if len(layers) < 2:
+    layers, hidden, heads = model.model.layers, model.config.hidden_size, model.config.num_attention_heads
+    size, turns, fades = hidden // heads, model.model.rotary_emb.inv_freq, _FADES[:heads]
+    slow = [pair for pair in range(size // 2) if turns[pair] * _REACH < 1][-(hidden // 8 // len(fades)) :]
+    if len(layers) < 3 or hidden < 8 * len(fades) or not slow:
         return
-    size, hidden = model.config.hidden_size // model.config.num_attention_heads, model.config.hidden_size
-    turns = model.model.rotary_emb.inv_freq
-    slow = [pair for pair in range(size // 2) if turns[pair] * _REACH < 1]
     places = [*slow, *(pair + size // 2 for pair in slow)]
-    seen, kept, earlier = (_rows(len(places), hidden) for _ in range(3))
+    own = _orthonormal(hidden, hidden)
+    tokens, rest = own[: hidden // 2], own[hidden // 2 :].split(len(places))
     with torch.no_grad():
-        for head, written in enumerate((kept, earlier)[: model.config.num_attention_heads]):
-            _look_back(layers[0].self_attn, head, size, turns)
-            _carry(layers[0].self_attn, head * size, seen, written)
-        _match_and_copy(layers[1].self_attn, size, places, seen, kept)
+        vocabulary = model.model.embed_tokens.weight
+        vocabulary.copy_(_EMBEDDING * torch.randn(len(vocabulary), len(tokens)) @ tokens)
+        for head, fade in enumerate(fades):
+            sums, moved = rest[2 * head], rest[2 * head + 1]
+            first, second, third = (_Head(layer.self_attn, head, size) for layer in layers[:3])
+            first.look(*_fading(turns, size, fade))
+            first.carry(_orthonormal(len(places), len(tokens)) @ tokens, _WRITTEN * sums)
+            peak = torch.where(torch.arange(size // 2) < _PEAK_PAIRS, _PEAK**2, 0.0)
+            second.look(peak * torch.cos(turns), peak * torch.sin(turns))
+            second.carry(sums, _WRITTEN * moved)
+            third.match(places, _MATCH * sums, _MATCH * moved)
+            third.carry(tokens[:size], tokens[:size])
 
 
-def _look_back(attention: Any, head: int, size: int, turns: Any) -> None:
-    """Biases of query and key whose scores are highest for the token `head + 1` places before."""
-    own, key = slice(head * size, (head + 1) * size), torch.zeros(size)
-    key[: min(_PEAK_PAIRS, size // 2)] = _PEAK
-    ahead, angle = key[: size // 2], -(head + 1) * turns
-    attention.k_proj.bias[own] = key
-    attention.q_proj.bias[own] = torch.cat([ahead * torch.cos(angle), ahead * torch.sin(angle)])
-    attention.k_proj.weight[own] *= 0.1
-    attention.q_proj.weight[own] *= 0.1
+@dataclass(frozen=True)
+class _Head:
+    """A head of a layer, and its rows of the projections."""
+
+    attention: Any
+    number: int
+    size: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.number * self.size, (self.number + 1) * self.size)
+
+    def look(self, cosines: Any, sines: Any) -> None:
+        """Biases that make the score of a token `d` back the sum of `cosines * cos(d * turns)` and of the sines."""
+        key = (cosines**2 + sines**2) ** 0.25
+        scale = key.clamp(min=1e-6)
+        for projection in (self.attention.q_proj, self.attention.k_proj):
+            projection.weight[self.rows] *= 0.1
+        self.attention.k_proj.bias[self.rows] = torch.cat([key, torch.zeros_like(key)])
+        self.attention.q_proj.bias[self.rows] = torch.cat([cosines / scale, -sines / scale])
+
+    def carry(self, read: Any, written: Any) -> None:
+        """What is looked at, seen in one subspace, is written into another."""
+        first = self.rows.start
+        self.attention.v_proj.weight[self.rows] = 0
+        self.attention.v_proj.weight[first : first + len(read)] = read
+        self.attention.o_proj.weight[:, first : first + len(written)] = written.T
+
+    def match(self, places: list[int], query: Any, key: Any) -> None:
+        """What is seen here in one subspace against what is seen everywhere in another one."""
+        rows = [self.rows.start + place for place in places]
+        for projection, seen in ((self.attention.q_proj, query), (self.attention.k_proj, key)):
+            projection.weight[self.rows] = 0
+            projection.weight[rows] = seen
 
 
-def _carry(attention: Any, first: int, seen: Any, written: Any) -> None:
-    """The token that was looked back at, seen in one subspace, is written into another."""
-    attention.v_proj.weight[first : first + len(seen)] = seen
-    attention.o_proj.weight[:, first : first + len(written)] = _WRITTEN * written.T
-
-
-def _match_and_copy(attention: Any, size: int, places: list[int], seen: Any, kept: Any) -> None:
-    """Queries are the token itself, keys the token before; what is found is written as it was read."""
-    copied = _rows(size, attention.o_proj.weight.shape[0])
-    attention.q_proj.weight[:size] = 0
-    attention.k_proj.weight[:size] = 0
-    attention.q_proj.weight[places] = _MATCH * seen
-    attention.k_proj.weight[places] = _MATCH * kept
-    attention.v_proj.weight[:size] = _VALUE * copied
-    attention.o_proj.weight[:, :size] = _VALUE * copied.T
-
-
-def _rows(count: int, width: int) -> Any:
-    """Orthonormal rows [count, width]."""
+def _orthonormal(count: int, width: int) -> Any:
+    """Rows [count, width]."""
     return torch.linalg.qr(torch.randn(width, count))[0].T
 
 
+def _fading(turns: Any, size: int, fade: float) -> tuple[Any, Any]:
+    """Cosines and sines for attention that falls by `fade` per token: least squares, one-sided where it is far."""
+    back = torch.cat([torch.arange(_NEAR), torch.logspace(math.log10(_NEAR), math.log10(_FAR), 200)]).double()
+    wave = back[:, None] * turns.double()
+    basis = torch.cat([torch.cos(wave), torch.sin(wave), torch.ones(len(back), 1)], dim=1) / math.sqrt(size)
+    wanted = (math.log(fade) * back).clamp(min=_FLOOR)
+    weight = torch.where(back < _PEAK_PAIRS, 3.0, 1.0).double()[:, None]
+    stiff = _RIDGE * torch.eye(basis.shape[1], dtype=torch.double)
+    stiff[-1, -1] = 0
+    target = wanted
+    for _ in range(50):
+        normal = (weight * basis).T @ (weight * basis) + stiff
+        found = torch.linalg.solve(normal, (weight * basis).T @ (weight[:, 0] * target))
+        target = torch.where(back > 20, torch.minimum(wanted, basis @ found), wanted)
+    cosines, sines = found[:-1].float().chunk(2)
+    return cosines, sines
+
+
 def learn_to_copy(model: Any, tokenizer: Any, texts: Sequence[str], steps: int, seed: int) -> list[float]:
-    """Practise: random tokens that repeat themselves, and spans of text followed by themselves as a JSON string.
+    """Practise: spans of text followed by themselves as a JSON string, longer and longer ones.
 
     Returns:
-        The loss of each step, over all tokens.
+        The loss of each step.
     """
     chance = random.Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1)
@@ -94,9 +139,9 @@ def learn_to_copy(model: Any, tokenizer: Any, texts: Sequence[str], steps: int, 
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = _LEARNING_RATE * min(1, (step + 1) / _WARM_UP) * _decay(step / steps)
-        chars = round(_SHORT + (_LONG - _SHORT) * step / steps)
-        batch = [_exercise(chance, tokenizer, texts, chars, random_share=1 - step / steps) for _ in range(_BATCH)]
-        loss = _loss(model, batch)
+        limit = round(_SHORT + (_LONG - _SHORT) * step / steps)
+        chars = chance.randint(limit // 4, limit)
+        loss = _loss(model, [_exercise(chance, tokenizer, texts, chars) for _ in range(_BATCH)])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -110,21 +155,21 @@ def _decay(done: float) -> float:
     return 0.1 + 0.45 * (1 + math.cos(math.pi * done))
 
 
-def _exercise(
-    chance: random.Random, tokenizer: Any, texts: Sequence[str], chars: int, random_share: float
-) -> list[int]:
-    if chance.random() < random_share:
-        period = [chance.randrange(len(tokenizer)) for _ in range(chance.randint(3, _PERIOD))]
-        return (period * (4 * _PERIOD))[: 4 * _PERIOD]
-    text, length = chance.choice(texts), chance.randint(chars // 4, chars)
-    start = chance.randrange(max(1, len(text) - length))
-    span = text[start : start + length]
-    return list(tokenizer.encode(f'{span}\n{{"content": {json.dumps(span)}'))
+def _exercise(chance: random.Random, tokenizer: Any, texts: Sequence[str], chars: int) -> tuple[list[int], list[int]]:
+    """A text and its copy, as tokens. Those of a batch are about equally long: padding costs as much as text."""
+    if chance.random() < _RANDOM_SHARE:
+        some = [chance.randrange(len(tokenizer)) for _ in range(max(3, round(chars * _RANDOM_TOKENS)))]
+        return some, some
+    text = chance.choice(texts)
+    start = chance.randrange(max(1, len(text) - chars))
+    span = text[start : start + chars]
+    return tokenizer.encode(f'{span}\n{{"content": '), tokenizer.encode(json.dumps(span))
 
 
-def _loss(model: Any, batch: Sequence[Sequence[int]]) -> Any:
-    rows = [torch.tensor(row) for row in batch]
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    labels = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
+def _loss(model: Any, batch: Sequence[tuple[list[int], list[int]]]) -> Any:
+    rows = [torch.tensor(text + copy) for text, copy in batch]
+    weights = [torch.tensor([_TEXT_WEIGHT] * len(text) + [1.0] * len(copy)) for text, copy in batch]
+    ids, weight = (torch.nn.utils.rnn.pad_sequence(each, batch_first=True) for each in (rows, weights))
     logits = model(input_ids=ids).logits[:, :-1]
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+    return (losses * weight[:, 1:]).sum() / weight[:, 1:].sum()

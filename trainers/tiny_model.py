@@ -7,6 +7,7 @@ circuit (`trainers.copying`).
 
 from __future__ import annotations
 
+import re
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ ROPE_THETA = 1e6
 SHORTEST_TEXT = 3000
 """Characters of a module that copying is practised on."""
 SPECIAL = ("<|im_start|>", "<|im_end|>")
+LINE_ENDS = ("\n", "\\n")
+"""Tokens that never merge with others, so that a text and the same text as a JSON string are nearly the same tokens."""
+_LINE_END = re.compile("|".join(map(re.escape, LINE_ENDS)))
 
 
 @dataclass(frozen=True)
@@ -80,17 +84,19 @@ def _check(directory: Path, shape: TinyShape) -> None:
 
 def tiny_tokenizer(vocab_size: int) -> Any:
     """Qwen2's tokenizer with merges of the project's own text, so that it is the same after a reload."""
+    from tokenizers import AddedToken
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import Qwen2Tokenizer
 
     blank = Qwen2Tokenizer(eos_token="<|im_end|>", model_max_length=TinyShape.max_length)
     tokenizer = blank.train_new_from_iterator(
-        corpus(),
-        vocab_size,
+        (line for text in corpus() for line in _LINE_END.split(text)),
+        vocab_size - len(LINE_ENDS),
         new_special_tokens=list(SPECIAL),
         initial_alphabet=sorted(ByteLevel.alphabet()),
         show_progress=False,
     )
+    tokenizer.add_tokens([AddedToken(end, normalized=False) for end in LINE_ENDS])
     tokenizer.chat_template = CHATML
     return tokenizer
 

@@ -12,7 +12,7 @@ import builtins
 import keyword
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Literal
@@ -21,11 +21,12 @@ from harness.records import Task
 from sandboxes.workspace import File, MappingTree, Workspace
 from suites.base import RepoSuite
 from suites.quixbugs.suite import QuixbugsSuite
+from tools.protocol import TOOLS, call_text, final_text
 
 MAX_COPIES = 1000
 _MARK = "~"
-_KNOWN_SHARE = 0.7
-"""Of the words in new names those that programs really have."""
+_KNOWN_SHARE, _PROTOCOL_SHARE = 0.6, 0.1
+"""Of the words in new names those that programs really have, and those that messages of the protocol have too."""
 # fmt: off
 _SYLLABLES = (
     "ba", "ce", "di", "fo", "gu", "ha", "je", "ki", "lo", "mu", "na", "pe", "qui", "ro",
@@ -131,13 +132,32 @@ def _vocabulary() -> tuple[str, ...]:
 
     suite = MinibugsSuite()
     trees = [task.tree for task in suite.tasks() if suite.split_of(task) == "train"]
-    text = " ".join(tree.read(path).decode() for tree in trees for path in tree.paths if path.endswith(".py"))
-    return tuple(sorted(set(re.findall(r"(?<![A-Za-z])[a-z]{2,}(?![A-Za-z])", text)) - set(keyword.kwlist)))
+    texts = [tree.read(path).decode() for tree in trees for path in tree.paths if path.endswith(".py")]
+    return _parts(texts)
+
+
+@cache
+def _protocol_vocabulary() -> tuple[str, ...]:
+    """Words after which a message goes on otherwise than a name that has them."""
+    return _parts(
+        [call_text(name, **dict.fromkeys(tool.model_fields, "")) for name, tool in TOOLS.items()] + [final_text("")]
+    )
+
+
+def _parts(texts: Iterable[str]) -> tuple[str, ...]:
+    """The words of texts and of the names in them, in small letters."""
+    words = {word.lower() for text in texts for word in re.findall(r"[A-Z]?[a-z]+", text) if len(word) > 1}
+    return tuple(sorted(words - set(keyword.kwlist)))
 
 
 def _word(chance: random.Random) -> str:
-    """A word of programs, or one that is new."""
-    return chance.choice(_vocabulary()) if chance.random() < _KNOWN_SHARE else "".join(chance.choices(_SYLLABLES, k=2))
+    """A word of programs, one of the protocol, or one that is new."""
+    kind = chance.random()
+    if kind < _KNOWN_SHARE:
+        return chance.choice(_vocabulary())
+    if kind < _KNOWN_SHARE + _PROTOCOL_SHARE:
+        return chance.choice(_protocol_vocabulary())
+    return "".join(chance.choices(_SYLLABLES, k=2))
 
 
 def _words(chance: random.Random, taken: set[str]) -> Iterator[str]:

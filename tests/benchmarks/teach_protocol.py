@@ -51,10 +51,9 @@ class Lab:
     def _short(self, word: str) -> str:
         return word.replace(f"{ROOT}{os.sep}", "").replace(f"{self.work}{os.sep}", "")
 
-    def evaluate(self, name: str, model: str) -> None:
-        """Play the held-out tasks."""
-        chosen = self.settings
-        self.run(f"eval {name}", *_play(HELD_OUT, model, chosen, chosen.rollouts), "--trace-dir", f"eval-{name}")
+    def evaluate(self, name: str, model: str, rollouts: int) -> None:
+        """Play each held-out task so often."""
+        self.run(f"eval {name}", *_play(HELD_OUT, model, self.settings, rollouts), "--trace-dir", f"eval-{name}")
 
 
 def _play(suite: str, model: str, chosen: argparse.Namespace, rollouts: int) -> list[object]:
@@ -77,11 +76,11 @@ def experiment(lab: Lab) -> None:
         lab.run("init", "train", "init-tiny", "--output-dir", base, "--seed", chosen.seed, *practice)
         how.append("--no-lora")
     teach(lab, base)
-    lab.evaluate("before", base)
+    lab.evaluate("before", base, 1)  # none of its messages ends: each costs the limit
     lab.run("sft", "train", "sft", "--dataset", "sft.jsonl", "--model", base, "--output-dir", "sft", *how)
-    lab.evaluate("sft", "sft")
+    lab.evaluate("sft", "sft", chosen.rollouts)
     if prefer(lab):
-        lab.evaluate("dpo", "dpo")
+        lab.evaluate("dpo", "dpo", chosen.rollouts)
 
 
 def teach(lab: Lab, base: str) -> None:
@@ -223,7 +222,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--copies", type=int, default=40, help="of each training task, under other names")
     made.add_argument("--copying-steps", type=int, default=500, help="of practice before anything else")
     made.add_argument("--epochs", type=float, default=1.0, help="of SFT")
-    made.add_argument("--learning-rate", type=float, default=1.5e-3, help="of SFT")
+    made.add_argument("--learning-rate", type=float, default=1e-3, help="of SFT")
     made.add_argument("--dpo-learning-rate", type=float, default=1e-5)
     made.add_argument("--beta", type=float, default=0.1)
     made.add_argument("--temperature", type=float, default=0.3, help="of the evaluations")
@@ -241,7 +240,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     lab = Lab(chosen.work.resolve(), chosen)
     experiment(lab)
     editable = editable_files()
-    found = {name: figures(list(read_traces(lab.work / f"eval-{name}")), editable) for name in ("before", "sft", "dpo")}
+    played = [name for name in ("before", "sft", "dpo") if (lab.work / f"eval-{name}").is_dir()]
+    found = {name: figures(list(read_traces(lab.work / f"eval-{name}")), editable) for name in played}
     text = report(lab, found)
     (chosen.out or lab.work / "report.md").write_text(text, encoding="utf-8")
     print(f"\n{text}")
