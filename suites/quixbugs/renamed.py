@@ -25,7 +25,7 @@ from tools.protocol import TOOLS, call_text, final_text
 
 MAX_COPIES = 1000
 _MARK = "~"
-_KNOWN_SHARE, _PROTOCOL_SHARE = 0.6, 0.1
+_KNOWN_SHARE, _PROTOCOL_SHARE = 0.5, 0.2
 """Of the words in new names those that programs really have, and those that messages of the protocol have too."""
 # fmt: off
 _SYLLABLES = (
