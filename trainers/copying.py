@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,12 +27,13 @@ _FLOOR, _NEAR, _FAR, _RIDGE = -9.0, 60, 3000, 1e-3
 """Of the sum: the score of a token far back, in which range of distances it is fitted, and how stiffly."""
 _PEAK, _PEAK_PAIRS = 6.0, 10
 """Size of the biases that make a head look one token back, and in how many of RoPE's pairs they stand."""
+_NOT_NEAR, _NEAR_COST = (30, 80), 8.0
 _REACH = 1500
 """Tokens over which the third head must still match: pairs that turn more than a radian meanwhile are left out."""
 _EMBEDDING, _WRITTEN, _MATCH = 0.028, 0.15, 4.0
 """Sizes of the embeddings' numbers, of what is written beside them, and of queries and keys; found by trial."""
 _BATCH, _LEARNING_RATE, _WARM_UP = 8, 2e-3, 50
-_SHORT, _LONG = 100, 1200
+_SHORT, _LONG = 300, 1200
 """Characters of text that are copied: up to the first at the beginning, up to the second at the end."""
 _RANDOM_SHARE, _RANDOM_TOKENS = 0.15, 0.25
 """So many exercises are random tokens, for tokens that programs seldom have must be copied too; for each character of
@@ -67,6 +68,7 @@ def induction_heads(model: Any) -> None:
         first.carry(_orthonormal(len(places), len(tokens)) @ tokens, _WRITTEN * sums)
         second.look(peak * torch.cos(turns), peak * torch.sin(turns))
         second.carry(sums, _WRITTEN * moved)
+        third.look(*_far_first(turns, size, slow))
         third.match(places, _MATCH * sums, _MATCH * moved)
         third.carry(tokens[:size], tokens[:size])
 
@@ -106,19 +108,33 @@ def _orthonormal(count: int, width: int) -> Any:
 
 
 def _fading(turns: Any, size: int) -> tuple[Any, Any]:
-    """Cosines and sines for attention that falls by `_FADE` per token: least squares, one-sided where it is far."""
+    """Attention that falls by `_FADE` per token."""
+    return _fitted(turns, size, lambda back: (math.log(_FADE) * back).clamp(min=_FLOOR))
+
+
+def _far_first(turns: Any, size: int, taken: Sequence[int]) -> tuple[Any, Any]:
+    """Attention that the last tokens do not get, without the pairs that are taken."""
+    free = torch.ones(len(turns)).index_fill(0, torch.tensor(taken), 0.0)
+    near, far = _NOT_NEAR
+    return _fitted(turns, size, lambda back: -_NEAR_COST * ((far - back) / (far - near)).clamp(0, 1), free)
+
+
+def _fitted(turns: Any, size: int, score: Callable[[Any], Any], free: Any = None) -> tuple[Any, Any]:
+    """Cosines and sines whose sum is about the score of each distance: least squares, one-sided where it is far."""
     back = torch.cat([torch.arange(_NEAR), torch.logspace(math.log10(_NEAR), math.log10(_FAR), 200)]).double()
     wave = back[:, None] * turns.double()
     basis = torch.cat([torch.cos(wave), torch.sin(wave), torch.ones(len(back), 1)], dim=1) / math.sqrt(size)
-    wanted = (math.log(_FADE) * back).clamp(min=_FLOOR)
+    if free is not None:
+        basis[:, :-1] *= free.repeat(2)
     weight = torch.where(back < _PEAK_PAIRS, 3.0, 1.0).double()[:, None]
     stiff = _RIDGE * torch.eye(basis.shape[1], dtype=torch.double)
     stiff[-1, -1] = 0
-    target = wanted
+    wanted = target = score(back)
     for _ in range(50):
         normal = (weight * basis).T @ (weight * basis) + stiff
         found = torch.linalg.solve(normal, (weight * basis).T @ (weight[:, 0] * target))
-        target = torch.where(back > 20, torch.minimum(wanted, basis @ found), wanted)
+        if free is None:
+            target = torch.where(back > 20, torch.minimum(wanted, basis @ found), wanted)
     cosines, sines = found[:-1].float().chunk(2)
     return cosines, sines
 
@@ -136,7 +152,7 @@ def learn_to_copy(model: Any, tokenizer: Any, texts: Sequence[str], steps: int, 
         for group in optimizer.param_groups:
             group["lr"] = _LEARNING_RATE * min(1, (step + 1) / _WARM_UP) * _decay(step / steps)
         limit = round(_SHORT + (_LONG - _SHORT) * step / steps)
-        chars = chance.randint(limit // 4, limit)
+        chars = chance.randint(limit // 2, limit)
         loss = _loss(model, [_exercise(chance, tokenizer, texts, chars) for _ in range(_BATCH)])
         optimizer.zero_grad()
         loss.backward()

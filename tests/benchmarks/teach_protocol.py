@@ -51,9 +51,12 @@ class Lab:
     def _short(self, word: str) -> str:
         return word.replace(f"{ROOT}{os.sep}", "").replace(f"{self.work}{os.sep}", "")
 
-    def evaluate(self, name: str, model: str, rollouts: int) -> None:
+    def evaluate(self, name: str, model: str, rollouts: int, max_iters: int = 0) -> None:
         """Play each held-out task so often."""
-        self.run(f"eval {name}", *_play(HELD_OUT, model, self.settings, rollouts), "--trace-dir", f"eval-{name}")
+        played = _play(HELD_OUT, model, self.settings, rollouts)
+        if max_iters:
+            played[played.index("--max-iters") + 1] = max_iters
+        self.run(f"eval {name}", *played, "--trace-dir", f"eval-{name}")
 
 
 def _play(suite: str, model: str, chosen: argparse.Namespace, rollouts: int) -> list[object]:
@@ -76,7 +79,7 @@ def experiment(lab: Lab) -> None:
         lab.run("init", "train", "init-tiny", "--output-dir", base, "--seed", chosen.seed, *practice)
         how.append("--no-lora")
     teach(lab, base)
-    lab.evaluate("before", base, 1)  # none of its messages ends: each costs the limit
+    lab.evaluate("before", base, 1, max_iters=3)  # none of its messages ends: each costs the limit
     lab.run("sft", "train", "sft", "--dataset", "sft.jsonl", "--model", base, "--output-dir", "sft", *how)
     lab.evaluate("sft", "sft", chosen.rollouts)
     if prefer(lab):
