@@ -106,6 +106,9 @@ def differences(there: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     return "; ".join(f"{key}: {_shown(there.get(key))} there, {_shown(ours.get(key))} here" for key in different)
 
 
+NOTHING_TO_RESUME = "there is no run to resume: a new one begins"
+
+
 def now() -> str:
     """The time, in the form that records have."""
     return datetime.now(UTC).isoformat(timespec="seconds")

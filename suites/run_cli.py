@@ -23,7 +23,7 @@ from harness.policies.sources import DTYPES, LocalSettings, load_source
 from harness.policy import PolicyInfo, PolicySource
 from harness.records import StopReason, Task, TestPolicy, Trace
 from harness.run import Job, RunOutcome
-from harness.run_files import RunConfig, claim_directory, now
+from harness.run_files import NOTHING_TO_RESUME, RunConfig, claim_directory, now
 from harness.trace_reader import TraceLog
 from harness.trace_store import TRACES
 from harness.versions import versions
@@ -206,7 +206,7 @@ def left_to_do(
 
 def resume_notices(asked: bool, resumed: bool, done: int, torn_bytes: int) -> list[str]:
     lines = [f"resumed: {done} rollouts were done before"] if resumed else []
-    lines += ["there is no run to resume: a new one begins"] if asked and not resumed else []
+    lines += [NOTHING_TO_RESUME] if asked and not resumed else []
     return lines + ([f"the log ended in a torn line of {torn_bytes} bytes, which was cut off"] if torn_bytes else [])
 
 

@@ -17,7 +17,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -28,6 +28,7 @@ _FLOOR, _NEAR, _FAR, _RIDGE = -9.0, 60, 3000, 1e-3
 _PEAK, _PEAK_PAIRS = 6.0, 10
 """Size of the biases that make a head look one token back, and in how many of RoPE's pairs they stand."""
 _NOT_NEAR, _NEAR_COST = (30, 80), 8.0
+"""The third head's score is lower by the cost up to the first distance, and by less and less up to the second."""
 _REACH = 1500
 """Tokens over which the third head must still match: pairs that turn more than a radian meanwhile are left out."""
 _EMBEDDING, _WRITTEN, _MATCH = 0.028, 0.15, 4.0
@@ -108,39 +109,40 @@ def _orthonormal(count: int, width: int) -> Any:
 
 
 def _fading(turns: Any, size: int) -> tuple[Any, Any]:
-    """Attention that falls by `_FADE` per token."""
-    return _fitted(turns, size, lambda back: (math.log(_FADE) * back).clamp(min=_FLOOR))
+    """Attention that falls by `_FADE` per token; far back it may be lower than asked for."""
+    return _fitted(turns, size, lambda back: (math.log(_FADE) * back).clamp(min=_FLOOR), torch.ones(len(turns)), 50)
 
 
 def _far_first(turns: Any, size: int, taken: Sequence[int]) -> tuple[Any, Any]:
     """Attention that the last tokens do not get, without the pairs that are taken."""
     free = torch.ones(len(turns)).index_fill(0, torch.tensor(taken), 0.0)
     near, far = _NOT_NEAR
-    return _fitted(turns, size, lambda back: -_NEAR_COST * ((far - back) / (far - near)).clamp(0, 1), free)
+    return _fitted(turns, size, lambda back: -_NEAR_COST * ((far - back) / (far - near)).clamp(0, 1), free, 1)
 
 
-def _fitted(turns: Any, size: int, score: Callable[[Any], Any], free: Any = None) -> tuple[Any, Any]:
-    """Cosines and sines whose sum is about the score of each distance: least squares, one-sided where it is far."""
+def _fitted(turns: Any, size: int, score: Callable[[Any], Any], free: Any, rounds: int) -> tuple[Any, Any]:
+    """Cosines and sines of the free pairs whose sum is about the score of each distance, by least squares.
+
+    After the first round what lies below the score far back counts as right.
+    """
     back = torch.cat([torch.arange(_NEAR), torch.logspace(math.log10(_NEAR), math.log10(_FAR), 200)]).double()
     wave = back[:, None] * turns.double()
     basis = torch.cat([torch.cos(wave), torch.sin(wave), torch.ones(len(back), 1)], dim=1) / math.sqrt(size)
-    if free is not None:
-        basis[:, :-1] *= free.repeat(2)
-    weight = torch.where(back < _PEAK_PAIRS, 3.0, 1.0).double()[:, None]
+    basis[:, :-1] *= free.repeat(2)
+    weight = torch.where(back < 10, 3.0, 1.0).double()[:, None]
     stiff = _RIDGE * torch.eye(basis.shape[1], dtype=torch.double)
     stiff[-1, -1] = 0
+    normal = (weight * basis).T @ (weight * basis) + stiff
     wanted = target = score(back)
-    for _ in range(50):
-        normal = (weight * basis).T @ (weight * basis) + stiff
+    for _ in range(rounds):
         found = torch.linalg.solve(normal, (weight * basis).T @ (weight[:, 0] * target))
-        if free is None:
-            target = torch.where(back > 20, torch.minimum(wanted, basis @ found), wanted)
+        target = torch.where(back > 20, torch.minimum(wanted, basis @ found), wanted)
     cosines, sines = found[:-1].float().chunk(2)
     return cosines, sines
 
 
 def learn_to_copy(model: Any, tokenizer: Any, texts: Sequence[str], steps: int, seed: int) -> list[float]:
-    """Practise: spans of text followed by themselves as a JSON string, longer and longer ones.
+    """Practise: random tokens and spans of text, followed by themselves (as a JSON string), longer and longer ones.
 
     Returns:
         The loss of each step.
@@ -167,48 +169,42 @@ def _decay(done: float) -> float:
     return 0.1 + 0.45 * (1 + math.cos(math.pi * done))
 
 
-def _exercise(chance: random.Random, tokenizer: Any, texts: Sequence[str], chars: int) -> Exercise:
-    """A text and its copy. Those of a batch are about equally long: padding costs as much as text."""
-    if chance.random() < _RANDOM_SHARE:
-        some = [chance.randrange(len(tokenizer)) for _ in range(max(3, round(chars * _RANDOM_TOKENS)))]
-        return _copied(some, some)
-    text = chance.choice(texts)
-    start = chance.randrange(max(1, len(text) - chars))
-    span = text[start : start + chars]
-    exercise = _copied(tokenizer.encode(f'{span}\n{{"content": '), tokenizer.encode(json.dumps(span)))
-    return _stuttered(exercise, chance) if chance.random() < _STUTTER_SHARE else exercise
-
-
-@dataclass(frozen=True)
-class Exercise:
+class _Exercise(NamedTuple):
     """A text with its copy as tokens, and how much each token counts in the loss."""
 
     tokens: list[int]
     weights: list[float]
-    text_length: int
 
 
-def _copied(text: list[int], copy: list[int]) -> Exercise:
-    return Exercise(text + copy, [_TEXT_WEIGHT] * len(text) + [1.0] * len(copy), len(text))
+def _exercise(chance: random.Random, tokenizer: Any, texts: Sequence[str], chars: int) -> _Exercise:
+    """Those of a batch are about equally long: padding costs as much as text."""
+    if chance.random() < _RANDOM_SHARE:
+        some = [chance.randrange(len(tokenizer)) for _ in range(max(3, round(chars * _RANDOM_TOKENS)))]
+        return _Exercise(some + some, [_TEXT_WEIGHT] * len(some) + [1.0] * len(some))
+    text = chance.choice(texts)
+    start = chance.randrange(max(1, len(text) - chars))
+    span = text[start : start + chars]
+    original, copy = tokenizer.encode(f'{span}\n{{"content": '), tokenizer.encode(json.dumps(span))
+    weights = [1.0] * len(copy)
+    if chance.random() < _STUTTER_SHARE:
+        copy, weights = _stuttered(copy, chance)
+    return _Exercise(original + copy, [_TEXT_WEIGHT] * len(original) + weights)
 
 
-def _stuttered(exercise: Exercise, chance: random.Random) -> Exercise:
+def _stuttered(copy: list[int], chance: random.Random) -> _Exercise:
     """The copy jumps back some times, which is not to be learnt, and then goes on, which is.
 
     A model that falls into a loop finds its own words more and more often before it; so it learns to follow the text.
     """
-    tokens, weights, first = exercise.tokens, exercise.weights, exercise.text_length
-    stop = chance.randint(min(first + 3, len(tokens)), len(tokens))
-    start = chance.randint(max(first, stop - _STUTTER_TOKENS), stop - 1)
-    times = chance.randint(1, _STUTTER_TIMES)
-    again = [0.0] * (stop - start) * times
-    return Exercise(
-        tokens[:stop] + tokens[start:stop] * times + tokens[stop:], weights[:stop] + again + weights[stop:], first
-    )
+    stop = chance.randint(min(3, len(copy)), len(copy))
+    start = chance.randint(max(0, stop - _STUTTER_TOKENS), stop - 1)
+    again = copy[start:stop] * chance.randint(1, _STUTTER_TIMES)
+    weights = [1.0] * stop + [0.0] * len(again) + [1.0] * (len(copy) - stop)
+    return _Exercise(copy[:stop] + again + copy[stop:], weights)
 
 
-def _loss(model: Any, batch: Sequence[Exercise]) -> Any:
-    rows, marks = ([torch.tensor(getattr(each, name)) for each in batch] for name in ("tokens", "weights"))
+def _loss(model: Any, batch: Sequence[_Exercise]) -> Any:
+    rows, marks = ([torch.tensor(each) for each in side] for side in zip(*batch, strict=True))
     ids, weight = (torch.nn.utils.rnn.pad_sequence(each, batch_first=True) for each in (rows, marks))
     logits = model(input_ids=ids).logits[:, :-1]
     losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")

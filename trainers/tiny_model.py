@@ -1,8 +1,8 @@
 """A small model that can be made anywhere, from a seed and without a download: for tests, and for the experiment.
 
 Its architecture is Qwen2's, its tokenizer a byte-level BPE trained on the project's own text: the prompts and the train
-half of minibugs, as they stand in files and as they stand in protocol messages. Two of its heads begin as an induction
-circuit (`trainers.copying`).
+half of minibugs, as they stand in files and as they stand in protocol messages. Three of its heads begin as an
+induction circuit (`trainers.copying`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 from harness.errors import UsageError
 from harness.model_files import files_sha256, share
 from harness.progress import notice
-from harness.run_files import now
+from harness.run_files import NOTHING_TO_RESUME, now
 from trainers.card import file_sha256
 from trainers.full_disk import disk_in_words
 from trainers.train_data import Forest, packed_forest, plain_forest
@@ -57,7 +57,7 @@ def run_local(kind: Kind, flags: argparse.Namespace, command: str, say: Callable
     with _owned(run.path), memory_in_words(settings), disk_in_words(run.path):
         there = run.claim(settings, args.resume)
         if args.resume and there is None:
-            notice("there is no run to resume: a new one begins")
+            notice(NOTHING_TO_RESUME)
         if there and (result := run.result()):
             say(f"this training has ended before. {_result_text(run, result)}")
             return 0

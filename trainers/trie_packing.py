@@ -246,7 +246,7 @@ def _weighted(out: Any, row_weights: Any, kwargs: dict[str, Any]) -> Any:
 def _count(stats: PackingStats, packed: PackedBatch | None, kwargs: dict[str, Any]) -> None:
     if kwargs.get("input_ids") is None:
         return
-    row_tokens = int(_padded(kwargs)["attention_mask"].sum())
+    row_tokens = packed.row_tokens if packed else int(_padded(kwargs)["attention_mask"].sum())
     done = packed is not None and packed.worthwhile
     stats.row_tokens += row_tokens
     stats.computed_tokens += len(packed.trie) if done and packed else row_tokens

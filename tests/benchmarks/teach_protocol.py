@@ -37,6 +37,7 @@ class Lab:
     settings: argparse.Namespace
     seconds: dict[str, float] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
+    evaluated: list[str] = field(default_factory=list)
 
     def run(self, stage: str, *arguments: object) -> None:
         """One command of repo-agent; its failure ends the experiment."""
@@ -51,21 +52,19 @@ class Lab:
     def _short(self, word: str) -> str:
         return word.replace(f"{ROOT}{os.sep}", "").replace(f"{self.work}{os.sep}", "")
 
-    def evaluate(self, name: str, model: str, rollouts: int, max_iters: int = 0) -> None:
+    def evaluate(self, name: str, model: str, rollouts: int, max_iters: int) -> None:
         """Play each held-out task so often."""
-        played = _play(HELD_OUT, model, self.settings, rollouts)
-        if max_iters:
-            played[played.index("--max-iters") + 1] = max_iters
-        self.run(f"eval {name}", *played, "--trace-dir", f"eval-{name}")
+        chosen = self.settings
+        how = ("--temperature", chosen.temperature, "--rollouts", rollouts, "--max-iters", max_iters)
+        self.run(f"eval {name}", "eval", *_play(HELD_OUT, model, chosen), *how, "--trace-dir", f"eval-{name}")
+        self.evaluated.append(name)
 
 
-def _play(suite: str, model: str, chosen: argparse.Namespace, rollouts: int) -> list[object]:
-    """The flags of eval and prefs for a local model."""
+def _play(suite: str, model: str, chosen: argparse.Namespace) -> list[object]:
+    """The flags that eval and prefs have in common for a local model."""
     return [
-        *("eval", "--suite", suite, "--llm-provider", "hf", "--model", model, "--test-policy", "final"),
-        *("--temperature", chosen.temperature, "--rollouts", rollouts, "--seed", chosen.seed),
-        *("--max-iters", chosen.max_iters, "--max-tokens", chosen.max_tokens),
-        *("--num-workers", 16, "--hf-batch-size", 16, "--isolation", "run"),
+        *("--suite", suite, "--llm-provider", "hf", "--model", model, "--test-policy", "final", "--seed", chosen.seed),
+        *("--max-tokens", chosen.max_tokens, "--num-workers", 16, "--hf-batch-size", 16, "--isolation", "run"),
     ]
 
 
@@ -79,11 +78,11 @@ def experiment(lab: Lab) -> None:
         lab.run("init", "train", "init-tiny", "--output-dir", base, "--seed", chosen.seed, *practice)
         how.append("--no-lora")
     teach(lab, base)
-    lab.evaluate("before", base, 1, max_iters=3)  # none of its messages ends: each costs the limit
+    lab.evaluate("before", base, 1, 3)  # none of its messages ends: each costs the limit
     lab.run("sft", "train", "sft", "--dataset", "sft.jsonl", "--model", base, "--output-dir", "sft", *how)
-    lab.evaluate("sft", "sft", chosen.rollouts)
+    lab.evaluate("sft", "sft", chosen.rollouts, chosen.max_iters)
     if prefer(lab):
-        lab.evaluate("dpo", "dpo", chosen.rollouts)
+        lab.evaluate("dpo", "dpo", chosen.rollouts, chosen.max_iters)
 
 
 def teach(lab: Lab, base: str) -> None:
@@ -99,18 +98,15 @@ def teach(lab: Lab, base: str) -> None:
 def prefer(lab: Lab) -> bool:
     """Pairs of the model's own rollouts on the training half, and DPO on them; whether there were any pairs."""
     chosen = lab.settings
-    played = _play(TRAIN, "sft", chosen, chosen.prefs_rollouts)
-    played[0] = "prefs"
-    played[played.index("--temperature") + 1] = 1.0
+    how = ("--temperature", 1.0, "--rollouts", chosen.prefs_rollouts, "--max-iters", chosen.max_iters)
     forks = ("--fork-at", "every", "--fork-actions", 4, "--fork-plays", 4, "--fork-rollouts", chosen.fork_rollouts)
     out = ("--max-malformed", 1, "--target", "trl", "--trace-dir", "prefs", "--out", "prefs.jsonl")
-    lab.run("prefs", *played, *forks, *out)
+    lab.run("prefs", "prefs", *_play(TRAIN, "sft", chosen), *how, *forks, *out)
     if not (lab.work / "prefs.jsonl").stat().st_size:
         return False
     dpo = ("--dataset", "prefs.jsonl", "--model", "sft", "--output-dir", "dpo", "--seed", chosen.seed)
     whole = () if chosen.model else ("--no-lora",)
-    how = ("--learning-rate", chosen.dpo_learning_rate, "--beta", chosen.beta)
-    lab.run("dpo", "train", "dpo", *dpo, *whole, *how)
+    lab.run("dpo", "train", "dpo", *dpo, *whole, "--learning-rate", chosen.dpo_learning_rate, "--beta", chosen.beta)
     return True
 
 
@@ -243,8 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     lab = Lab(chosen.work.resolve(), chosen)
     experiment(lab)
     editable = editable_files()
-    played = [name for name in ("before", "sft", "dpo") if (lab.work / f"eval-{name}").is_dir()]
-    found = {name: figures(list(read_traces(lab.work / f"eval-{name}")), editable) for name in played}
+    found = {name: figures(list(read_traces(lab.work / f"eval-{name}")), editable) for name in lab.evaluated}
     text = report(lab, found)
     (chosen.out or lab.work / "report.md").write_text(text, encoding="utf-8")
     print(f"\n{text}")
