@@ -6,9 +6,9 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from tests.loopback import Loopback, QuietHandler
 
 
 @dataclass(frozen=True)
@@ -79,25 +79,14 @@ def in_turn(*replies: Reply) -> Script:
     return lambda request: replies[min(request.number, len(replies)) - 1]
 
 
-class ChatServer:
-    """Answers by a script, in a thread per connection. Use it in a `with`; `requests` is what it was asked so far."""
+class ChatServer(Loopback):
+    """Answers by a script. Use it in a `with`; `requests` is what it was asked so far."""
 
     def __init__(self, script: Script) -> None:
+        super().__init__(_Handler)
         self.script = script
         self.requests: list[Request] = []
-        self.closing = threading.Event()
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.chat = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-
-    @property
-    def port(self) -> int:
-        return int(self._server.server_address[1])
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
 
     def request(self, path: str, headers: Mapping[str, str], body: dict[str, Any]) -> Request:
         with self._lock:
@@ -105,41 +94,15 @@ class ChatServer:
             self.requests.append(request)
         return request
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    chat: ChatServer
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hung up is what some tests are about; nothing is printed."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-
+class _Handler(QuietHandler):
     def do_POST(self) -> None:
-        chat = self.server.chat
+        chat: ChatServer = self.server.owner
         length = int(self.headers.get("Content-Length", 0))
         reply = chat.script(chat.request(self.path, dict(self.headers), json.loads(self.rfile.read(length))))
         if reply.wait_s and chat.closing.wait(reply.wait_s):
             return
-        self.send_response(reply.status)
-        for name, value in {"Content-Type": "application/json", **reply.headers}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(reply.body)))
-        self.end_headers()
+        self.send_head(reply.status, reply.headers, len(reply.body))
         self._send(reply, chat.closing)
 
     def _send(self, reply: Reply, closing: threading.Event) -> None:
@@ -149,6 +112,3 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(part)
             if reply.drip_s and closing.wait(reply.drip_s):
                 return
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""

@@ -12,10 +12,10 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs
+
+from tests.loopback import Loopback, QuietHandler
 
 CREATED = "2026-01-02T03:04:05Z"
 LIMITS = {
@@ -98,10 +98,11 @@ class Job:
         return [item for stage in self.seen for item in stage.events]
 
 
-class FineTuningServer:
+class FineTuningServer(Loopback):
     """Use it in a `with`; `requests` is what it was asked so far, as "METHOD /path"."""
 
     def __init__(self, key: str) -> None:
+        super().__init__(_Handler)
         self.key = key
         self.stages: tuple[Stage, ...] = COMPLETE
         """What the next job goes through, one stage a look; it stays in the last."""
@@ -123,17 +124,6 @@ class FineTuningServer:
         self.limits_asked: list[str] = []
         """Models, or jobs, whose limits were asked for."""
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.service = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-
-    @property
-    def origin(self) -> str:
-        return f"http://127.0.0.1:{int(self._server.server_address[1])}"
-
-    @property
-    def url(self) -> str:
-        return f"{self.origin}/v1"
 
     def count(self, request: str) -> int:
         return sum(re.fullmatch(request, made) is not None for made in self.requests)
@@ -226,45 +216,20 @@ class FineTuningServer:
     def _events(self, body: bytes, name: str) -> Answer:
         return Answer({"data": next(job for job in self.jobs if job.id == name).events()})
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
 
 def _error(status: int, message: str) -> Answer:
     return Answer({"error": {"message": message, "type": "invalid_request_error"}}, status)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    service: FineTuningServer
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hung up is what some tests are about; nothing is printed."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-
+class _Handler(QuietHandler):
     def _do(self) -> None:
         path, _, query = self.path.partition("?")
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        answer = self.server.service.answer(f"{self.command} {path}", query, body, self.headers.get("Authorization"))
+        answer = self.server.owner.answer(f"{self.command} {path}", query, body, self.headers.get("Authorization"))
         if answer is None:
             return
         content = answer.content if isinstance(answer.content, bytes) else json.dumps(answer.content).encode()
-        self.send_response(answer.status)
-        for name, value in {"Content-Type": "application/json", **answer.headers}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
+        self.send_head(answer.status, answer.headers, len(content))
         self.wfile.write(content)
 
     def do_GET(self) -> None:
@@ -275,6 +240,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         self._do()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
