@@ -16,6 +16,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+GROWTH = 1.25
+"""The room of a full cache becomes so many times as large."""
 Layer = tuple[torch.Tensor, torch.Tensor]
 """Keys and values, both [1, heads, tokens, size]."""
 
@@ -52,7 +54,7 @@ class Prefixes:
         for prompt in prompts:
             rows.append(self._computed(tuple(prompt[:-1]), [*self._kept, *rows]))
         longest = max(len(row.ids) for row in rows)
-        cache = DynamicCache(config=self._network.config)
+        cache = growing_cache(self._network)
         for number, layers in enumerate(zip(*(row.layers for row in rows), strict=True)):
             cache.update(
                 *(torch.cat([_padded(each, longest) for each in side]) for side in zip(*layers, strict=True)), number
@@ -88,6 +90,47 @@ class Prefixes:
 
     def clear(self) -> None:
         self._kept = []
+
+
+class GrowingLayer(DynamicLayer):
+    """Keys and values with room for more behind them: a token is written there, and the rest is not copied for it.
+
+    transformers' own layer joins old and new for every token, which was 72% of a CPU's time for 16 rows of 1,500.
+    """
+
+    keys: Any
+    values: Any
+    _room: Layer | None = None
+    """What `keys` and `values` are the first tokens of."""
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Layer:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        before = self.get_seq_length()
+        after = before + key_states.shape[-2]
+        room = self._room
+        if room is None or after > room[0].shape[-2] or self.keys.data_ptr() != room[0].data_ptr():
+            room = self._room = self._moved(key_states, before, after)
+        self.keys, self.values = room[0][..., :after, :], room[1][..., :after, :]
+        for side, new in ((self.keys, key_states), (self.values, value_states)):
+            side[..., before:, :] = new
+        return self.keys, self.values
+
+    def _moved(self, like: torch.Tensor, before: int, after: int) -> Layer:
+        """A larger room that holds what there is."""
+        shape = (*like.shape[:-2], int(after * GROWTH) + 1, like.shape[-1])
+        room = (like.new_empty(shape), like.new_empty(shape))
+        if before:
+            for side, old in zip(room, (self.keys, self.values), strict=True):
+                side[..., :before, :] = old
+        return room
+
+
+def growing_cache(network: Any) -> Any:
+    """An empty cache for a network whose layers are all plain (`shareable`)."""
+    cache = DynamicCache(config=network.config)
+    cache.layers = [GrowingLayer() for _ in cache.layers]
+    return cache
 
 
 def _padded(states: torch.Tensor, tokens: int) -> torch.Tensor:
