@@ -98,15 +98,15 @@ def teach(lab: Lab, base: str) -> None:
 def prefer(lab: Lab) -> bool:
     """Pairs of the model's own rollouts on the training half, and DPO on them; whether there were any pairs."""
     chosen = lab.settings
-    how = ("--temperature", 1.0, "--rollouts", chosen.prefs_rollouts, "--max-iters", chosen.max_iters)
-    forks = ("--fork-at", "every", "--fork-actions", 4, "--fork-plays", 4, "--fork-rollouts", chosen.fork_rollouts)
+    how = ("--temperature", 1.0, "--rollouts", chosen.prefs_rollouts, "--max-iters", 6)
+    forks = ("--fork-at", "write", "--fork-actions", 4, "--fork-plays", 2, "--fork-rollouts", chosen.fork_rollouts)
     out = ("--max-malformed", 1, "--target", "trl", "--trace-dir", "prefs", "--out", "prefs.jsonl")
     lab.run("prefs", "prefs", *_play(TRAIN, "sft", chosen), *how, *forks, *out)
     if not (lab.work / "prefs.jsonl").stat().st_size:
         return False
     dpo = ("--dataset", "prefs.jsonl", "--model", "sft", "--output-dir", "dpo", "--seed", chosen.seed)
-    whole = () if chosen.model else ("--no-lora",)
-    lab.run("dpo", "train", "dpo", *dpo, *whole, "--learning-rate", chosen.dpo_learning_rate, "--beta", chosen.beta)
+    steps = ("--learning-rate", chosen.dpo_learning_rate, "--beta", chosen.beta, "--epochs", 3, "--batch-size", 4)
+    lab.run("dpo", "train", "dpo", *dpo, *(() if chosen.model else ("--no-lora",)), *steps)
     return True
 
 
@@ -222,14 +222,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--copying-steps", type=int, default=500, help="of practice before anything else")
     made.add_argument("--epochs", type=float, default=1.0, help="of SFT")
     made.add_argument("--learning-rate", type=float, default=1e-3, help="of SFT")
-    made.add_argument("--dpo-learning-rate", type=float, default=1e-5)
+    made.add_argument("--dpo-learning-rate", type=float, default=5e-5)
     made.add_argument("--beta", type=float, default=0.1)
     made.add_argument("--temperature", type=float, default=0.3, help="of the evaluations")
     made.add_argument("--rollouts", type=int, default=4, help="of each held-out task")
     made.add_argument("--max-iters", type=int, default=10)
     made.add_argument("--max-tokens", type=int, default=800)
-    made.add_argument("--prefs-rollouts", type=int, default=4)
-    made.add_argument("--fork-rollouts", type=int, default=200)
+    made.add_argument("--prefs-rollouts", type=int, default=2)
+    made.add_argument("--fork-rollouts", type=int, default=120)
     return made
 
 
