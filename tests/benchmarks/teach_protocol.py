@@ -105,7 +105,8 @@ def prefer(lab: Lab) -> bool:
     if not (lab.work / "prefs.jsonl").stat().st_size:
         return False
     dpo = ("--dataset", "prefs.jsonl", "--model", "sft", "--output-dir", "dpo", "--seed", chosen.seed)
-    steps = ("--learning-rate", chosen.dpo_learning_rate, "--beta", chosen.beta, "--epochs", 3, "--batch-size", 4)
+    steps = ("--learning-rate", chosen.dpo_learning_rate, "--epochs", 3, "--batch-size", 4)
+    steps += ("--loss-type", "sigmoid_norm", "--beta", chosen.beta)  # per token: a sum teaches that long is bad
     lab.run("dpo", "train", "dpo", *dpo, *(() if chosen.model else ("--no-lora",)), *steps)
     return True
 
@@ -223,7 +224,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--epochs", type=float, default=1.0, help="of SFT")
     made.add_argument("--learning-rate", type=float, default=1e-3, help="of SFT")
     made.add_argument("--dpo-learning-rate", type=float, default=5e-5)
-    made.add_argument("--beta", type=float, default=0.1)
+    made.add_argument("--beta", type=float, default=2.0)
     made.add_argument("--temperature", type=float, default=0.3, help="of the evaluations")
     made.add_argument("--rollouts", type=int, default=4, help="of each held-out task")
     made.add_argument("--max-iters", type=int, default=10)
