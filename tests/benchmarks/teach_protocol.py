@@ -106,8 +106,8 @@ def prefer(lab: Lab) -> bool:
         return False
     dpo = ("--dataset", "prefs.jsonl", "--model", "sft", "--output-dir", "dpo", "--seed", chosen.seed)
     steps = ("--learning-rate", chosen.dpo_learning_rate, "--epochs", 3, "--batch-size", 4)
-    steps += ("--loss-type", "sigmoid_norm", "--beta", chosen.beta)  # per token: a sum teaches that long is bad
-    lab.run("dpo", "train", "dpo", *dpo, *(() if chosen.model else ("--no-lora",)), *steps)
+    loss = ("--loss-type", "sigmoid_norm", "--beta", chosen.beta)  # per token: a sum teaches that long is bad
+    lab.run("dpo", "train", "dpo", *dpo, *(() if chosen.model else ("--no-lora",)), *steps, *loss)
     return True
 
 
