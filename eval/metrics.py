@@ -9,7 +9,9 @@ from pydantic import Field
 
 from harness.records import Record, StopReason, TestPolicy, Trace
 from harness.statistics import mean, pass_at_k, wilson_interval
+from sandboxes.no_sandbox import NONE
 from sandboxes.workspace import clean_path
+from suites.gsm8k.environment import PARTS
 from tools.protocol import FINAL
 
 Curve = tuple[tuple[int, int, int], ...]
@@ -53,8 +55,18 @@ class RolloutMetrics(Record):
     seconds: float
     retried_faults: dict[str, int]
     ignored_edits: tuple[str, ...]
+    parts: dict[str, float] = Field(default_factory=dict)
+    """Of the score of a question: 0 or 1 each."""
     curve: Curve = Field(default=(), exclude=True)
     """On disk it stands with those of the other rollouts, in the report's `curves`."""
+
+
+class Share(Record):
+    """How often something is so."""
+
+    rate: float
+    interval: tuple[float, float]
+    """95%, Wilson; with several rollouts a task it counts tasks, not rollouts, as the independent units."""
 
 
 class Summary(Record):
@@ -68,7 +80,7 @@ class Summary(Record):
     solved: int
     solved_rate: float | None
     solved_interval: tuple[float, float] | None
-    """95%, Wilson; with several rollouts a task it counts tasks, not rollouts, as the independent units."""
+    """As that of a `Share`."""
     pass_at_k: dict[str, float]
     parse_errors: int
     parse_errors_by_cause: dict[str, int]
@@ -95,6 +107,8 @@ class Summary(Record):
     retried_faults: dict[str, int]
     stop_reasons: dict[str, int]
     errors: dict[str, int] = Field(default_factory=dict)
+    parts: dict[str, Share] = Field(default_factory=dict)
+    """Of the scores of questions: correct, answered, thinking, exact."""
 
 
 def measure(trace: Trace) -> RolloutMetrics:
@@ -136,6 +150,7 @@ def measure(trace: Trace) -> RolloutMetrics:
         seconds=trace.seconds,
         retried_faults=_counted(fault for step in steps for fault in step.completion.faults),
         ignored_edits=trace.score.ignored_edits if trace.score else (),
+        parts={name: trace.score.parts[name] for name in PARTS if name in trace.score.parts} if trace.score else {},
         curve=curve(trace),
     )
 
@@ -156,7 +171,9 @@ def summarise(rollouts: Sequence[RolloutMetrics], test_policy: TestPolicy) -> Su
     costs = [rollout.cost_usd for rollout in rollouts if rollout.cost_usd is not None]
     strict = _added(rollout.parse_errors_by_cause for rollout in rollouts)
     repaired = _added(rollout.parse_errors_after_repair_by_cause for rollout in rollouts)
-    units = len({rollout.task for rollout in rollouts if rollout.solved is not None})
+    scored = [rollout for rollout in rollouts if rollout.solved is not None]
+    units = len({rollout.task for rollout in scored})
+    units = units if units > 1 else len(scored)
     return Summary(
         rollouts=len(rollouts),
         scored=len(solved),
@@ -164,7 +181,7 @@ def summarise(rollouts: Sequence[RolloutMetrics], test_policy: TestPolicy) -> Su
         not_tested=len(rollouts) if never else 0,
         solved=sum(solved),
         solved_rate=rate,
-        solved_interval=None if rate is None else wilson_interval(rate, units if units > 1 else len(solved)),
+        solved_interval=None if rate is None else wilson_interval(rate, units),
         pass_at_k=_pass_at(rollouts),
         parse_errors=sum(strict.values()),
         parse_errors_by_cause=strict,
@@ -192,7 +209,13 @@ def summarise(rollouts: Sequence[RolloutMetrics], test_policy: TestPolicy) -> Su
         retried_faults=_added(rollout.retried_faults for rollout in rollouts),
         stop_reasons=_counted(str(rollout.stop) for rollout in rollouts),
         errors=_counted(rollout.error for rollout in rollouts if rollout.error),
+        parts=_shares([rollout.parts for rollout in scored if rollout.parts], units),
     )
+
+
+def _shares(parts: Sequence[dict[str, float]], units: int) -> dict[str, Share]:
+    rates = {name: sum(each[name] for each in parts) / len(parts) for name in PARTS if parts}
+    return {name: Share(rate=rate, interval=wilson_interval(rate, units)) for name, rate in rates.items()}
 
 
 def _pass_at(rollouts: Sequence[RolloutMetrics]) -> dict[str, float]:
@@ -220,6 +243,8 @@ def _files_read(trace: Trace, first_write: int) -> int:
 
 def _cached(trace: Trace) -> list[bool]:
     """Of each test run, whether the verdict cache answered it."""
+    if trace.header.sandbox == NONE:
+        return []
     runs = [step.report.cached for step in trace.steps if step.report]
     return runs + ([trace.score.cached] if trace.score and trace.score.value is not None else [])
 

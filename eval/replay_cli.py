@@ -23,6 +23,7 @@ from harness.run import MAX_ERRORS_IN_A_ROW
 from harness.run_files import RunConfig, read_config
 from harness.trace_reader import TraceLog
 from sandboxes.base import Isolation, SandboxBackend
+from sandboxes.no_sandbox import NONE
 from sandboxes.verdict_cache import CachedBackend, verdict_directory
 from suites.base import Suite, load, load_recorded
 from suites.fetch import mirror_directory
@@ -163,6 +164,7 @@ def stored_run(args: argparse.Namespace, cached: bool) -> Iterator[StoredRun]:
         wanted, left_out = prepared(suite, [tasks[task] for task in sorted(played & set(tasks))], args.num_workers)
         choice = args.sandbox or config.sandbox
         where = open_for(wanted, choice, args.base_image, False, isolation, args.num_workers)
+        cached = cached and where[0].name != NONE
         backend = CachedBackend(where[0], verdict_directory()) if cached else where[0]
         notices = [*left_out, *where[1], *_warnings(config, suite, backend, log)]
         try:

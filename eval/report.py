@@ -16,9 +16,11 @@ from harness.records import Record, StopReason, TestPolicy
 from harness.redaction import Redactor
 from harness.run import RunOutcome
 from harness.run_files import RunConfig
+from sandboxes.no_sandbox import NONE
 
 REPORT_FORMAT = 1
 CURVE_WIDTH, MOST_CURVES = 40, 30
+MOST_QUESTIONS = 30
 _BLOCKS, _ASCII = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 
 
@@ -88,12 +90,15 @@ def print_report(report: Report, console: Console) -> None:
     name = config.policy + (f" {config.model}" if config.model else "") + (" (ORACLE)" if config.oracle else "")
     title = Text(f"{config.suite}, policy {name}, sandbox {report.sandbox['name']}, isolation {config.isolation}")
     table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=0)
-    table.add_column("task", min_width=max(map(len, report.tasks), default=0))
+    shown = list(report.tasks.items())[: MOST_QUESTIONS if report.total.parts else None]
+    table.add_column("task", min_width=max((len(task) for task, _ in shown), default=0))
     for heading in ("solved", "steps", "writes", "parse errors", "loops", "tokens", "time s"):
         table.add_column(heading, justify="right")
     table.add_column("ended", min_width=9)
-    for task, summary in report.tasks.items():
+    for task, summary in shown:
         table.add_row(Text(task), *_row(summary, config.test_policy), ", ".join(summary.stop_reasons))
+    if len(shown) < len(report.tasks):
+        table.add_row(f"and {len(report.tasks) - len(shown)} more")
     table.add_section()
     table.add_row("all", *_row(report.total, config.test_policy), "")
     console.print(table)
@@ -150,6 +155,11 @@ def _lines(report: Report) -> list[str]:
         lines.append(
             f"solved {total.solved} of {total.scored}: {total.solved_rate:.3f} (95% interval {low:.2f} to {high:.2f})"
         )
+    lines += [
+        f"{name} {share.rate:.3f} (95% interval {share.interval[0]:.2f} to {share.interval[1]:.2f})"
+        for name, share in total.parts.items()
+        if name != "correct"  # that is to be solved
+    ]
     lines += [f"pass@{k}: {value:.3f}" for k, value in total.pass_at_k.items() if k != "1"]
     if total.parse_errors:
         lines.append(
@@ -161,8 +171,9 @@ def _lines(report: Report) -> list[str]:
         f"time: {report.wall_seconds:.1f} s; in rollouts: model {total.model_seconds:.1f} s, "
         f"tools {total.tool_seconds:.1f} s, tests {total.test_seconds:.1f} s"
     )
-    hits = f"{total.test_runs_cached} of them from the verdict cache" if report.verdict_cache else "no verdict cache"
-    lines.append(f"test runs: {total.test_runs}, {hits}")
+    if report.sandbox["name"] != NONE:
+        cached = f"{total.test_runs_cached} of them from the verdict cache"
+        lines.append(f"test runs: {total.test_runs}, {cached if report.verdict_cache else 'no verdict cache'}")
     if total.retried_faults:
         lines.append(f"faults that were retried: {_said(total.retried_faults)}")
     if total.unscored:

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from eval.replay_cli import EXIT_DIVERGED, EXIT_INFRASTRUCTURE, Pass, StoredRun, add_stored_run_flags, stored_run
-from eval.step_scores import Rescored, TreeGrader, rescored
+from eval.step_scores import Rescored, TreeGrader, rescored, rescored_answer
 from harness.cli import Parser
-from harness.records import Score, Trace
+from harness.records import Score, TestPolicy, Trace
 from harness.trace_store import TraceStore
+from suites.opening import runs_code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,8 +56,11 @@ class _Rescoring:
             skipped = "whose agent was not done"
         elif self._only_unscored and grade is not None and grade.value is not None:
             skipped = "scored already"
-        else:
+        elif runs_code(task := self._run.tasks[trace.header.task]):
             return rescored(trace, self._grader)
+        else:
+            suite, backend = self._run.suite, self._run.backend
+            return rescored_answer(trace, suite.environment(task, backend, TestPolicy.FINAL), suite.version, backend)
         return Rescored(trace.header.rollout, grade, skipped=skipped)
 
     def take(self, found: Rescored) -> None:

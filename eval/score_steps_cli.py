@@ -14,10 +14,12 @@ from eval.replay_cli import EXIT_DIVERGED, EXIT_INFRASTRUCTURE, Pass, StoredRun,
 from eval.report import Report, print_curves, write_report
 from eval.step_scores import StepsScored, TreeGrader, score_steps
 from harness.cli import Parser
+from harness.errors import UsageError
 from harness.progress import console
 from harness.records import Trace
 from harness.run_files import REPORT_FILE
 from harness.trace_store import TraceStore
+from sandboxes.no_sandbox import NONE
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
     """
     args = parser().parse_args(argv)
     with stored_run(args, cached=not args.no_verdict_cache) as run, TraceStore(run.directory) as store:
+        if run.backend.name == NONE:
+            raise UsageError(f"{run.directory} holds answers to questions: no tests can be counted after their steps")
         for line in run.notices:
             print(f"repo-agent: {line}", file=sys.stderr)
         run.prepare(2)

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from eval.metrics import Curve, curve
-from harness.environment import RepoEnvironment
+from harness.environment import Environment, RepoEnvironment
 from harness.errors import INFRASTRUCTURE, Diverged
 from harness.records import Rescore, Score, StepScore, Task, TestPolicy, Trace
 from harness.trees import carried_trees, final_tree, trees
@@ -80,21 +80,35 @@ class Rescored:
 def rescored(trace: Trace, grader: TreeGrader) -> Rescored:
     """Grade the final tree of a rollout whose agent was done, of a task that the suite has."""
     rollout, task = trace.header.rollout, grader.tasks[trace.header.task]
-    before = trace.grade(grader.version) or trace.grade()
     try:
         score = grader.score(task, final_tree(task, trace, grader.carried(trace)))
     except Diverged as error:
-        return Rescored(rollout, before, diverged=str(error))
+        return Rescored(rollout, _before(trace, grader.version), diverged=str(error))
     except INFRASTRUCTURE as fault:
-        return Rescored(rollout, before, fault=f"{type(fault).__name__}: {fault}")
+        return Rescored(rollout, _before(trace, grader.version), fault=f"{type(fault).__name__}: {fault}")
+    return _noted(trace, score, grader.version, grader.backend)
+
+
+def rescored_answer(trace: Trace, environment: Environment, version: str, backend: SandboxBackend) -> Rescored:
+    """Grade the answer to a question as it is read now, which need not be as it was read then."""
+    for step in trace.steps[-1:]:
+        environment.step(step.completion)
+    return _noted(trace, environment.score(), version, backend)
+
+
+def _before(trace: Trace, version: str) -> Score | None:
+    return trace.grade(version) or trace.grade()
+
+
+def _noted(trace: Trace, score: Score, version: str, backend: SandboxBackend) -> Rescored:
     note = Rescore(
-        rollout=rollout,
-        suite_version=grader.version,
-        sandbox=grader.backend.name,
-        isolation=grader.backend.isolation,
+        rollout=trace.header.rollout,
+        suite_version=version,
+        sandbox=backend.name,
+        isolation=backend.isolation,
         score=score,
     )
-    return Rescored(rollout, before, note)
+    return Rescored(trace.header.rollout, _before(trace, version), note)
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,15 @@ DEFAULT_TEMPLATE = (
 _ANSWER = "the answer"
 _PROBE = (Message(role="user", content="a question"), Message(role="assistant", content=_ANSWER))
 _ROLLOUT = (Message(role="system", content="a prompt"), *_PROBE, Message(role="user", content="a result"))
-_CUT = "\ufdd0"
-"""Where the name of a special token is cut in two. Unicode keeps this character out of texts."""
+_CUT, _MARK = "\ufdd0", "\ufdd1"
+"""Where the name of a special token is cut in two, and a message's place. Unicode keeps these out of texts."""
+_TALK = (
+    *_ROLLOUT[:2],
+    Message(role="assistant", content="<think>\nso\n</think>\n\none answer"),
+    Message(role="user", content="a result"),
+    Message(role="assistant", content="another answer"),
+    Message(role="user", content="another result"),
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,19 @@ class ChatFormat:
     def action_ids(self, action: str) -> list[int]:
         """The tokens of an assistant's message with the end of its turn: what is trained, and what is generated."""
         return self._encode(self._inert(action)) + list(self.end_ids)
+
+    def bridge_ids(self, messages: Sequence[Message], stopped: bool) -> list[int]:
+        """The tokens from the end of an assistant's message to where it speaks again: what was sampled stays as it is.
+
+        Args:
+            messages: a conversation that ends with an assistant's message and the answer to it.
+            stopped: the message ended with the token that ends its turn; else the bridge begins with that end.
+        """
+        answer = Message(role="user", content=messages[-1].content.replace(_MARK, "\ufffd"))
+        talk = [*messages[:-2], Message(role="assistant", content=_MARK), answer]
+        ids = self._encode(self._render(talk, True).rpartition(_MARK)[2])
+        ends = stopped and tuple(ids[: len(self.end_ids)]) == self.end_ids
+        return ids[len(self.end_ids) :] if ends else ids
 
     def text(self, ids: Sequence[int]) -> str:
         """What was generated, without special tokens."""
@@ -78,6 +98,30 @@ class ChatFormat:
         return [each for part in text.split(_CUT) for each in self.tokenizer.encode(part, add_special_tokens=False)]
 
 
+@dataclass(frozen=True)
+class RawFormat(ChatFormat):
+    """The same tokenizer without a chat template: a prompt is one text that the model goes on with, up to its
+    end-of-sequence token.
+    """
+
+    @property
+    def stop_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Of one message: anything else is no raw prompt."""
+        (only,) = messages
+        return self._encode(self._inert(only.content))
+
+    def action_ids(self, action: str) -> list[int]:
+        return [*self._encode(self._inert(action)), self.stop_id]
+
+
+def format_for(chat: ChatFormat, raw: bool) -> ChatFormat:
+    """The format in which a task's prompt is put (see `harness.records.Task.raw_prompt`)."""
+    return RawFormat(chat.tokenizer, chat.default_template, chat.end_ids) if raw else chat
+
+
 def chat_format(tokenizer: Any) -> ChatFormat:
     """The format of a tokenizer; one without a template is given the default one.
 
@@ -97,6 +141,18 @@ def chat_format(tokenizer: Any) -> ChatFormat:
 def check_playable(chat: ChatFormat) -> None:
     """Raises UsageError for a template that takes no conversation of a rollout, which begins with a system message."""
     _rendered(chat.tokenizer, _ROLLOUT)
+
+
+def check_bridgeable(chat: ChatFormat) -> None:
+    """Raises UsageError for a template that rewrites earlier messages: a rollout's turns are then no one sequence."""
+    check_playable(chat)
+    for place in (2, 4):
+        so_far = chat._render(_TALK[:place], True) + _TALK[place].content
+        if not chat._render(_TALK[: place + 2], True).startswith(so_far):
+            raise UsageError(
+                f"the chat template of {chat.tokenizer.name_or_path} rewrites earlier messages (it may leave out their "
+                "thoughts): episodes of several turns cannot be trained on as they were sampled"
+            )
 
 
 def _rendered(tokenizer: Any, messages: Sequence[Message]) -> str:

@@ -57,6 +57,8 @@ class StoredCall(Record):
     problem: ParseProblem | None = None
     repaired: bool = False
     detail: str = ""
+    answer: str | None = None
+    """What a final answer says where its text is no message of the protocol: the answer to a question."""
 
 
 class StoredReport(Record):
@@ -127,7 +129,7 @@ class NoteEvent(Record):
 
 Event = StartEvent | CompletionEvent | OutcomeEvent | DoneEvent | EndEvent | NoteEvent
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
-_STORED_CALL, _STORED_REPORT = set(StoredCall.model_fields), set(StoredReport.model_fields)
+_STORED_CALL, _STORED_REPORT = set(StoredCall.model_fields) - {"answer"}, set(StoredReport.model_fields)
 
 
 def decode(line: bytes, where: Callable[[], str]) -> Event:
@@ -161,7 +163,14 @@ def stored(step: Step) -> StoredStep:
     """What the outcome event holds of a step."""
     report = StoredReport(**step.report.model_dump(include=_STORED_REPORT)) if step.report else None
     fields: dict[str, Any] = {name: getattr(step, name) for name in StoredStep.model_fields}
-    return StoredStep(**fields | {"call": StoredCall(**step.call.model_dump(include=_STORED_CALL)), "report": report})
+    call = StoredCall(**step.call.model_dump(include=_STORED_CALL), answer=_answer(step.call))
+    return StoredStep(**fields | {"call": call, "report": report})
+
+
+def _answer(call: ToolCall) -> str | None:
+    if call.name != FINAL or call.problem is not None or parse(call.raw).args == call.args:
+        return None
+    return str(call.args["summary"])
 
 
 def restored(step: StoredStep, completion: Completion, expected: tuple[str, ...]) -> Step:
@@ -174,9 +183,12 @@ def restored(step: StoredStep, completion: Completion, expected: tuple[str, ...]
 
 def _call(call: StoredCall, text: str) -> ToolCall:
     args: dict[str, Any] = {}
-    if call.repaired:
+    if call.answer is not None:
+        args = {"summary": call.answer}
+    elif call.repaired:
         args = parse(text).args
     elif call.problem is None:
         said = json.loads(text)
         args = {key: said[key] for key in said if key != "type"} if call.name == FINAL else said.get("args", {})
-    return ToolCall.model_construct(**vars(call), args=args, raw=text)
+    fields = {name: value for name, value in vars(call).items() if name in _STORED_CALL}
+    return ToolCall.model_construct(**fields, args=args, raw=text)

@@ -44,7 +44,10 @@ class _Lines:
         with self._lock:
             self._count += 1
             self._solved += solved
-            head = f"[{self._count}/{self._total}] {time.monotonic() - self._began:.0f} s, {self._solved} {self._good}:"
+            spent = time.monotonic() - self._began
+            left = spent / self._count * (self._total - self._count)
+            rate = f"{self._count / spent:.2g}/s, {left:.0f} s left" if spent else "at once"
+            head = f"[{self._count}/{self._total}] {spent:.0f} s, {rate}, {self._solved} {self._good}:"
             print(f"{head} {line}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Self:

@@ -200,6 +200,8 @@ class Header(Record):
     isolation: str = ""
     """What its runs shared: see sandboxes.base.Isolation."""
     expected_tests: tuple[str, ...] = ()
+    raw_prompt: bool = False
+    """The prompt was no conversation: see Task.raw_prompt."""
     prompt: tuple[Message, ...] = ()
     """Empty on disk for a fork: it is that of the rollout it began in."""
 
@@ -323,6 +325,8 @@ class Task:
     feedback_limits: Limits = Limits(cpu_s=20, wall_s=60)
     resources: Resources = Resources()
     image: str = ""
+    raw_prompt: bool = False
+    """The first message is text that a local model goes on with: no chat template is applied."""
     extra: dict[str, str] = field(default_factory=dict)
 
     def may_edit(self, path: str) -> bool:

@@ -182,6 +182,7 @@ class Run:
             sandbox=config.sandbox,
             isolation=config.isolation,
             expected_tests=job.task.expected_tests,
+            raw_prompt=job.task.raw_prompt,
         )
 
     def _count(self, trace: Trace) -> None:

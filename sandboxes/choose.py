@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sandboxes.base import Isolation, SandboxBackend, SandboxError, SandboxUnavailable, Wall
+from sandboxes.no_sandbox import NONE, NoSandbox
 from sandboxes.pool import Pool, PooledBackend
 
 CHOICES = ("auto", "docker", "bubblewrap", "local")
@@ -21,13 +22,16 @@ def open_backend(
     """A backend with a pool over it, and what the user should be told of the choice.
 
     Args:
-        choice: one of CHOICES. `auto` takes Docker if an engine answers and has an image, else bubblewrap, else, for a
-            trusted policy only (one that runs no code written by a model), the local sandbox.
+        choice: one of CHOICES, or `none`, where nothing is to be run. `auto` takes Docker if an engine answers and has
+            an image, else bubblewrap, else, for a trusted policy only (one that runs no code written by a model), the
+            local sandbox.
         workers: so many sandboxes are used at a time.
 
     Raises:
         SandboxUnavailable: the named backend, or every one that may be chosen, cannot be had.
     """
+    if choice == NONE:
+        return NoSandbox(), []
     if choice != "auto":
         backend = Pool(_open(choice, base_image, isolation), workers)
         return backend, [NO_BOUNDARY] if choice == "local" else _weaker(backend)

@@ -104,6 +104,9 @@ class SubsetSuite(RepoSuite):
         by_id = {task.id: task for task in self.whole.tasks()}
         return [by_id[task] for task in self.ids]
 
+    def environment(self, task: Task, backend: SandboxBackend, test_policy: TestPolicy) -> Environment:
+        return self.whole.environment(task, backend, test_policy)
+
     def split_of(self, task: Task) -> Literal["train", "test", ""]:
         return self.whole.split_of(task)
 
@@ -136,6 +139,18 @@ def _bugsinpy(mirror: Path | None, part: str) -> Suite:
     return BugsinpySuite(mirror, part)
 
 
+def _gsm8k(mirror: Path | None, part: str) -> Suite:
+    from suites.gsm8k.loading import load_questions
+
+    return load_questions(f"gsm8k{part}", mirror)
+
+
+def _arith(mirror: Path | None, part: str) -> Suite:
+    from suites.gsm8k.loading import load_questions
+
+    return load_questions(f"arith{part}")
+
+
 def _whole(suite: Suite, part: str) -> Suite:
     if part:
         raise UsageError(f"suite {suite.name} has no part {part!r}: give a suite file for some of its tasks")
@@ -149,6 +164,8 @@ SUITES: dict[str, tuple[str, Callable[[Path | None, str], Suite]]] = {
         _quixbugs,
     ),
     "bugsinpy": ("501 bugs of 17 projects; parts: bugsinpy:PROJECT, bugsinpy:PROJECT-ID; +failures", _bugsinpy),
+    "gsm8k": ("8,792 school problems; parts: gsm8k:train, gsm8k:test; +r1: the other prompt format", _gsm8k),
+    "arith": ("9,000 generated word problems; parts: arith:train, arith:test; +easy: one small step; +r1", _arith),
 }
 
 

@@ -9,7 +9,13 @@ from harness.progress import notice
 from harness.records import Task
 from sandboxes.base import Isolation, SandboxBackend
 from sandboxes.choose import open_backend
+from sandboxes.no_sandbox import NONE
 from suites.base import Suite
+
+
+def runs_code(task: Task) -> bool:
+    """It has tests: a question has none, and is graded in process."""
+    return bool(task.expected_tests or task.test_args)
 
 
 def prepared(suite: Suite, tasks: Sequence[Task], workers: int) -> tuple[list[Task], list[str]]:
@@ -36,12 +42,17 @@ def open_for(
     isolation: Isolation = Isolation.CONTAINER,
     workers: int = 2,
 ) -> tuple[SandboxBackend, list[str]]:
-    """As `sandboxes.choose.open_backend`; tasks with images of their own need Docker, and no base image.
+    """As `sandboxes.choose.open_backend`; tasks with images of their own need Docker, and no base image; tasks without
+    tests need no sandbox.
 
     Raises:
         UsageError: another sandbox was asked for.
         SandboxUnavailable: see there.
     """
+    if tasks and not any(map(runs_code, tasks)):
+        if choice not in ("auto", NONE):
+            raise UsageError(f"questions are graded without a sandbox: leave --sandbox {choice} out")
+        return open_backend(NONE)
     image = next((task.image for task in tasks if task.image), "")
     if not image:
         return open_backend(choice, base_image, trusted, isolation, workers)

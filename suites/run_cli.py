@@ -17,6 +17,7 @@ from types import FrameType
 
 from harness.budget import Budget
 from harness.cli import add_sandbox_flags, add_suite_flags, amount, at_least
+from harness.errors import UsageError
 from harness.model_files import files_sha256, find_model
 from harness.policies.litellm_policy import ServiceSettings
 from harness.policies.sources import DTYPES, LocalSettings, load_source
@@ -28,10 +29,11 @@ from harness.trace_reader import TraceLog
 from harness.trace_store import TRACES
 from harness.versions import versions
 from sandboxes.base import Isolation, SandboxBackend, SandboxUnavailable
+from sandboxes.no_sandbox import NONE
 from sandboxes.verdict_cache import CachedBackend, verdict_directory
 from suites.base import Suite, load
 from suites.fetch import mirror_directory
-from suites.opening import open_for, prepared
+from suites.opening import open_for, prepared, runs_code
 
 EXIT_STOPPED, EXIT_INTERRUPTED = 3, 130
 
@@ -224,6 +226,7 @@ def stage(
     """
     suite = load(args.suite, mirror_directory(args.mirror))
     tasks = [task for task in suite.tasks() if wanted(suite, task)][: args.limit]
+    _check_policy(args, suite, tasks)
     budget = Budget(args.max_cost, args.max_total_tokens)
     settings, local = ServiceSettings(args.api_base, args.request_timeout, args.attempts), local_settings(args)
     with closing(load_source(args.llm_provider, args.model, settings, budget, suite.reference, local)) as source:
@@ -232,24 +235,36 @@ def stage(
             raise SandboxUnavailable(f"no task can be played: {left_out[0]}")
         backend, notices = _opened(args, playable, source.info.trusted)
         notices = [*source.info.notices, *left_out, *notices]
-        with _in_order(backend):
+        with in_order(backend):
             settled = extra | local_extra(local) | model_extra(source.info)
             config = _config(args, suite, tasks, source.info, backend, settled)
             uses_cache = isinstance(backend, CachedBackend)
             yield Stage(suite, tasks, playable, source, backend, budget, notices, config, uses_cache)
 
 
+def _check_policy(args: argparse.Namespace, suite: Suite, tasks: Sequence[Task]) -> None:
+    """Raises UsageError for what repairs repositories, where the tasks are questions."""
+    if not tasks or any(map(runs_code, tasks)):
+        return
+    if args.llm_provider in ("search", "reference"):
+        raise UsageError(
+            f"--llm-provider {args.llm_provider} repairs code, and {suite.name} holds questions: choose a model's"
+        )
+    if args.constrain:
+        raise UsageError(f"--constrain {args.constrain} leaves no answers to the questions of {suite.name}")
+
+
 def _opened(args: argparse.Namespace, tasks: Sequence[Task], trusted: bool) -> tuple[SandboxBackend, list[str]]:
     """The backend that the flags ask for, and what is to be announced about it."""
     isolation = Isolation(args.isolation)
     backend, notices = open_for(tasks, args.sandbox, args.base_image, trusted, isolation, args.num_workers)
-    if args.no_verdict_cache or args.llm_provider == "replay":
+    if args.no_verdict_cache or args.llm_provider == "replay" or backend.name == NONE:
         return backend, notices
     return CachedBackend(backend, verdict_directory()), notices
 
 
 @contextmanager
-def _in_order(backend: SandboxBackend) -> Iterator[None]:
+def in_order(backend: SandboxBackend) -> Iterator[None]:
     """Close the backend at the end; until then an interruption ends the run in order."""
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -16,10 +16,12 @@ from harness.errors import UsageError
 from harness.progress import console
 from suites.base import SUITES, SubsetSuite, Suite, SuiteFile, load, write_suite_file
 from suites.fetch import mirror_directory
+from suites.gsm8k.loading import question_suite
+from suites.gsm8k.suite import QuestionSuite
 from suites.splits import TEST_SIZE, folds, split
 from suites.validate_cli import add_validate_flags, run_validation
 
-SHOWN_FILES = 200
+SHOWN_FILES, SHOWN_QUESTIONS, SHOWN_CHARS = 200, 100, 70
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,7 +62,8 @@ def main(argv: Sequence[str]) -> int:
         return _list()
     suite = load(args.suite, mirror_directory(args.mirror))
     if args.command == "show":
-        return _show(suite, args.task)
+        questions = question_suite(suite)
+        return _show_question(suite, questions, args.task) if questions else _show(suite, args.task)
     if args.command == "split":
         return _split(suite, args)
     return run_validation(suite, args)
@@ -93,8 +96,30 @@ def _show(suite: Suite, task_id: str | None) -> int:
     return 0
 
 
+def _show_question(suite: Suite, questions: QuestionSuite, task_id: str | None) -> int:
+    tasks = {task.id: questions.by_id[task.id] for task in suite.tasks()}
+    if task_id is None:
+        table = Table("task", "answer", "question", title=Text(f"{suite.name}, version {suite.version[:12]}"))
+        for each in list(tasks.values())[:SHOWN_QUESTIONS]:
+            asked = f"{each.question[:SHOWN_CHARS]}…" if len(each.question) > SHOWN_CHARS else each.question
+            table.add_row(each.id, each.gold, Text(asked))
+        console().print(table)
+        left = len(tasks) - SHOWN_QUESTIONS
+        print(f"{f'and {left} more; ' * (left > 0)}{len(tasks)} questions")
+        return 0
+    if task_id not in tasks:
+        raise UsageError(f"suite {suite.name} has no task {task_id!r}")
+    chosen = tasks[task_id]
+    for message in questions.form.prompt(chosen.question):
+        print(f"[{message.role}]\n{message.content}\n")
+    print(f"a right answer:\n{questions.form.response(chosen.reasoning, chosen.gold)}")
+    return 0
+
+
 def _split(suite: Suite, args: argparse.Namespace) -> int:
     tasks = suite.tasks()
+    if question_suite(suite) and len({suite.split_of(task) for task in tasks}) > 1:
+        raise UsageError(f"suite {suite.name} is split already: name its part, {suite.name}:train or {suite.name}:test")
     ids = [task.id for task in tasks]
     groups = {task.id: suite.group_of(task) if args.by == "project" else task.id for task in tasks}
     if not all(groups.values()):
@@ -125,6 +150,7 @@ def _write_part(suite: Suite, part: str, chosen: Sequence[str], made_by: str, ou
     version = suite.version_of(chosen)
     content = SuiteFile(name=name, suite=root, version=version, tasks=tuple(chosen), made_by=made_by)
     write_suite_file(out / f"{name}.json", content)
-    groups = Counter(suite.group_of(task) for task in suite.tasks() if task.id in set(chosen))
+    its = set(chosen)
+    groups = Counter(suite.group_of(task) for task in suite.tasks() if task.id in its)
     named = ", ".join(f"{group} {count}" for group, count in sorted(groups.items()) if group)
     print(f"{out / name}.json: {len(chosen)} tasks{f' ({named})' if named else ''}")

@@ -22,6 +22,8 @@ from suites.base import Suite
 from suites.bugsinpy.status import BugStatus, State, user_status_file, write_status
 from suites.bugsinpy.suite import BugsinpySuite
 from suites.bugsinpy.validation import bug_states, states_without_runs
+from suites.gsm8k.loading import question_suite
+from suites.gsm8k.validation import validated as validated_question
 from suites.opening import open_for
 from suites.validate import Validation, validate
 
@@ -41,6 +43,9 @@ def run_validation(suite: Suite, args: argparse.Namespace) -> int:
     if isinstance(suite, BugsinpySuite):
         return _validate_bugs(suite, args)
     tasks = list(suite.tasks())[: args.limit]
+    if questions := question_suite(suite):
+        seen = [validated_question(questions, task) for task in tasks]
+        return _concluded(suite, "", seen, [each for each in seen if not each.valid], args.json)
     unprepared = suite.prepare(tasks, args.num_workers, notice)
     tasks = [task for task in tasks if task.id not in unprepared]
     results = [Validation(task, error=why) for task, why in unprepared.items()]
@@ -48,8 +53,19 @@ def run_validation(suite: Suite, args: argparse.Namespace) -> int:
         results += validate(
             suite, backend, tasks, args.num_workers, lambda done: progress.done(done.task, done.valid), args.repeat or 1
         )
-    _print_validation(suite, backend.name, results)
-    _write_json(args.json, results)
+    return _concluded(suite, f" in {backend.name}", results, results, args.json)
+
+
+def _concluded(
+    suite: Suite, where: str, results: Sequence[Validation], shown: Sequence[Validation], json_file: Path | None
+) -> int:
+    """Say what it came to, of some in detail; the exit code."""
+    if shown:
+        _print_validation(suite, where, shown)
+    solved = sum(result.reference == 1.0 for result in results)
+    idle = sum(result.nothing == 1.0 for result in results)
+    print(f"reference: {solved} of {len(results)} score 1; do-nothing: {idle} of {len(results)} score 1")
+    _write_json(json_file, results)
     return 0 if all(result.valid for result in results) else 1
 
 
@@ -120,10 +136,8 @@ def _write_json(path: Path | None, seen: Sequence[Validation], states: dict[str,
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _print_validation(suite: Suite, backend: str, results: Sequence[Validation]) -> None:
-    table = Table(
-        "task", "tests", "passing before", "reference", "do nothing", "", title=Text(f"{suite.name} in {backend}")
-    )
+def _print_validation(suite: Suite, where: str, results: Sequence[Validation]) -> None:
+    table = Table("task", "tests", "passing before", "reference", "do nothing", "", title=Text(f"{suite.name}{where}"))
     for result in results:
         said = result.error or (f"not expected: {result.unexpected[0]}" if result.unexpected else "")
         verdict = "ok" if result.valid else f"INVALID {said}"
@@ -131,6 +145,3 @@ def _print_validation(suite: Suite, backend: str, results: Sequence[Validation])
         before = f"{result.buggy_passed} of {tests}"
         table.add_row(result.task, tests, before, str(result.reference), str(result.nothing), Text(verdict))
     console().print(table)
-    solved = sum(result.reference == 1.0 for result in results)
-    idle = sum(result.nothing == 1.0 for result in results)
-    print(f"reference: {solved} of {len(results)} score 1; do-nothing: {idle} of {len(results)} score 1")

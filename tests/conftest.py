@@ -31,7 +31,7 @@ from sandboxes.choose import open_backend
 from sandboxes.docker_sandbox import DockerBackend
 from sandboxes.local_sandbox import LocalBackend
 from sandboxes.run_scope import LABEL
-from suites.base import load_recorded
+from suites.base import Suite, load_recorded
 from suites.fetch import mirror_directory
 
 settings.register_profile("repo-agent", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -126,13 +126,14 @@ class _Replayer:
         told: list[str] = []
         try:
             config = read_config(run)
+            suite = load_recorded(config.suite, config.suite_version, mirror_directory(None))
             for trace in read_traces(run):
-                told += [f"{run}: {line}" for line in self._again(config, trace)]
+                told += [f"{run}: {line}" for line in self._again(config, suite, trace)]
         except (UsageError, SandboxError) as error:
             told.append(f"{run}: {error}")
         return told
 
-    def _again(self, config: RunConfig, trace: Trace) -> list[str]:
+    def _again(self, config: RunConfig, suite: Suite, trace: Trace) -> list[str]:
         steps = [(each.completion.text, each.observation, each.digest, each.error, each.loop) for each in trace.steps]
         about = (trace.header.task, trace.header.test_policy, trace.header.prompt, trace.shared, trace.done, steps)
         where = (config.suite_version, config.sandbox, config.isolation, config.max_iters, config.stop_on_loop)
@@ -140,7 +141,6 @@ class _Replayer:
         if identity in self._seen:
             return []
         self._seen.add(identity)
-        suite = load_recorded(config.suite, config.suite_version, mirror_directory(None))
         task = next(task for task in suite.tasks() if task.id == trace.header.task)
         with suite.environment(task, self._backend(config), trace.header.test_policy) as environment:
             limits = RolloutLimits(config.max_iters, config.stop_on_loop)

@@ -24,7 +24,7 @@ SUMMARY_KEYS = (
     "parse_errors_by_cause parse_errors_after_repair parse_errors_after_repair_by_cause write_file_rate "
     "loop_detections loop_rate avg_steps avg_first_write_step avg_files_read_before_write repeated_calls tool_calls "
     "prompt_tokens completion_tokens cost_usd model_seconds tool_seconds test_seconds test_runs "
-    "test_runs_cached seconds retried_faults stop_reasons errors"
+    "test_runs_cached seconds retried_faults stop_reasons errors parts"
 ).split()
 REPORT_KEYS = (
     "format config versions sandbox verdict_cache notices interrupted stopped not_started wall_seconds total tasks "

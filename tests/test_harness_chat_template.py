@@ -12,7 +12,7 @@ pytest.importorskip("transformers", reason="needs the extra 'train'")
 
 from transformers import AutoTokenizer, Qwen2Config
 
-from harness.chat_template import DEFAULT_TEMPLATE, ChatFormat, chat_format
+from harness.chat_template import DEFAULT_TEMPLATE, ChatFormat, chat_format, format_for
 from harness.errors import UsageError
 from harness.model_files import ModelFiles
 from harness.policies.local_engine import load_format
@@ -50,6 +50,16 @@ def test_an_ordinary_conversation_is_what_the_template_makes_of_it(tokenizer: An
     expected = tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=False)
     messages = turns(("system", "s"), ("user", "é \ufdd1 <|im_end"))
     assert chat_format(tokenizer).prompt_ids(messages) == expected
+
+
+def test_a_raw_prompt_is_its_text_and_ends_with_the_end_of_sequence(tokenizer: Any) -> None:
+    raw = format_for(chat_format(tokenizer), raw=True)
+    (asked,) = turns(("user", "User: 1 + 1?\nAssistant: <think>"))
+    assert raw.prompt_ids([asked]) == tokenizer.encode(asked.content, add_special_tokens=False)
+    said = raw.action_ids(" so </think>")
+    assert (raw.text(said[:-1]), said[-1]) == (" so </think>", tokenizer.eos_token_id)
+    special = set(tokenizer.all_special_ids)
+    assert not special & set(raw.prompt_ids(turns(("user", FORGED))))
 
 
 @pytest.mark.parametrize("own_template", [True, False])

@@ -43,6 +43,8 @@ class ParseProblem(StrEnum):
     """A tool call that names no tool of this protocol."""
     BAD_ARGUMENTS = "bad_arguments"
     """Arguments of the wrong name, type or range."""
+    NO_ANSWER = "no_answer"
+    """The answer to a question has no number, or more than one."""
 
 
 class ToolCall(BaseModel):

@@ -17,6 +17,7 @@ from harness.run_files import refuse_run_file
 from harness.trace_reader import TraceLog
 from harness.trace_store import TraceStore
 from suites.base import Suite
+from suites.opening import runs_code
 from suites.run_cli import Stage, add_run_flags, exit_code, left_to_do, resume_notices, stage
 from trainers.card import atomic_file, card_paths, command_line, write_card
 from trainers.forking import ForkAt, ForkPlayer, ForkSettings, Results
@@ -79,6 +80,8 @@ def main(argv: Sequence[str]) -> int:
     left_out: list[str] = []
 
     def wanted(suite: Suite, task: Task) -> bool:
+        if not runs_code(task):
+            raise UsageError(f"prefs compares the actions of repairs, and {suite.name} holds questions")
         trained = args.allow_test_split or suite.split_of(task) != "test"
         left_out.extend([] if trained else [task.id])
         return trained

@@ -14,6 +14,7 @@ from harness.records import Trace
 from harness.run_files import RUN_FILE
 from harness.trace_reader import TraceLog
 from harness.trace_store import TRACES
+from sandboxes.no_sandbox import NONE
 from trainers.card import Source
 
 PATHS_SUFFIX = ".paths"
@@ -70,6 +71,8 @@ class TraceSources:
         for number, log in enumerate(self.logs):
             for rollout in log.rollouts:
                 header = log.header(rollout)
+                if header.sandbox == NONE:
+                    raise UsageError(f"{log.path} holds answers to questions: repo-agent gsm8k makes rows of such")
                 yield Entry(header.task, header.index, rollout, number, header.suite, header.split)
 
     def traces(self, entries: Iterable[Entry]) -> Iterator[tuple[int, Trace]]:

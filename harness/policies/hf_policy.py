@@ -79,7 +79,7 @@ class HfSource:
         self._policy = LocalPolicy(chat, self._thread, limit, budget)
 
     def policy(self, task: Task, rollout_index: int) -> Policy:
-        return self._policy
+        return self._policy.for_task(task)
 
     def close(self) -> None:
         """Give up the calls that are under way; the generation ends with the token that it is at."""

@@ -16,15 +16,15 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.budget import Budget
-from harness.chat_template import ChatFormat, chat_format, check_playable
+from harness.chat_template import ChatFormat, chat_format, check_playable, format_for
 from harness.errors import InfrastructureError, RolloutEnd, UsageError
 from harness.model_files import ModelFiles
-from harness.records import Completion, FinishReason, Message, Sampling, StopReason, Usage
+from harness.records import Completion, FinishReason, Message, Sampling, StopReason, Task, Usage
 
 STOPPED = "model calls were stopped"
 CLOSE_S = 20.0
@@ -192,7 +192,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 def stop_ids(chat: ChatFormat) -> tuple[int, ...]:
     """The tokens that end generation: the one that ends the template's turn, and the tokenizer's end of sequence."""
-    return tuple(dict.fromkeys((chat.stop_id, int(chat.tokenizer.eos_token_id))))
+    return tuple(dict.fromkeys((chat.end_ids[-1], int(chat.tokenizer.eos_token_id))))
 
 
 @dataclass(frozen=True)
@@ -205,10 +205,17 @@ class LocalPolicy:
     """Tokens of a prompt and its answer; None is no limit."""
     budget: Budget
 
+    def for_task(self, task: Task) -> LocalPolicy:
+        """The policy that puts a task's prompt as the task wants it."""
+        return replace(self, chat=format_for(self.chat, task.raw_prompt))
+
     def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        return self.complete_ids(self.chat.prompt_ids(messages), sampling)
+
+    def complete_ids(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        """The same after a prompt that is tokens already."""
         self.budget.check()
         started = time.monotonic()
-        prompt = self.chat.prompt_ids(messages)
         answer = self.engine.answer(prompt, self._fitting(sampling, len(prompt)))
         completion = self._completion(prompt, answer, time.monotonic() - started)
         self.budget.add(completion)

@@ -102,12 +102,9 @@ class VllmSource:
 
     def __init__(self, model: str, settings: VllmSettings, budget: Budget) -> None:
         files = find_model(model)
-        with _quiet():
-            known = _attempt("cannot be imported", _engine_arguments)
-        _check_arguments(settings.engine_args, known)
+        _check_arguments(settings.engine_args, import_vllm())
         chat, notices = load_format(files)
-        with _quiet():
-            engine = _attempt(f"cannot run {model}", lambda: _started(files, settings, stop_ids(chat)))
+        engine = start_engine(files, settings, stop_ids(chat))
         config = engine.config
         said = f"vllm {importlib.metadata.version('vllm')}, {_name(config.dtype)}, {_device()}"
         constrained = ", constrained to json" if settings.constrain else ""
@@ -116,11 +113,23 @@ class VllmSource:
         self._policy = LocalPolicy(chat, self._thread, config.max_model_len, budget)
 
     def policy(self, task: Task, rollout_index: int) -> Policy:
-        return self._policy
+        return self._policy.for_task(task)
 
     def close(self) -> None:
         """Give up the calls that are under way, and shut the engine down."""
         self._thread.close()
+
+
+def import_vllm() -> frozenset[str]:
+    """Import vLLM as it is used here: the names of its engine's arguments. Raises EngineUnavailable."""
+    with _quiet():
+        return _attempt("cannot be imported", _engine_arguments)
+
+
+def start_engine(files: ModelFiles, settings: VllmSettings, stop: Sequence[int]) -> VllmEngine:
+    """An engine in this process; `stop` are the tokens that end an answer. Raises EngineUnavailable."""
+    with _quiet():
+        return _attempt(f"cannot run {files.name}", lambda: _started(files, settings, stop))
 
 
 def _attempt(what: str, act: Callable[[], T]) -> T:
@@ -230,16 +239,26 @@ class VllmEngine:
     def warm_up(self, adapter: Path | None) -> None:
         """Load the adapter, and answer one sampled and one greedy request."""
         if adapter:
-            from vllm.lora.request import LoRARequest
-
-            self._adapter = LoRARequest("adapter", 1, str(adapter))
-            self._engine.add_lora(self._adapter)
+            self.use_adapter(adapter)
         requests = [Request((self._stop[0],), Sampling(max_tokens=2, temperature=each)) for each in (0.0, 1.0)]
         self.add(requests)
         while not all(request.answer.done() for request in requests):
             self.step(threading.Event())
         for request in requests:
             request.answer.result()
+
+    def use_adapter(self, adapter: Path) -> None:
+        """Answer with this adapter from now on; nothing may be under way. It gets a number of its own: the prefix cache
+        keeps what was computed with other weights under theirs.
+        """
+        from vllm.lora.request import LoRARequest
+
+        number = self._adapter.lora_int_id + 1 if self._adapter else 1
+        new = LoRARequest(f"adapter-{number}", number, str(adapter))
+        if self._adapter:
+            self._engine.remove_lora(self._adapter.lora_int_id)
+        self._engine.add_lora(new)
+        self._adapter = new
 
     def add(self, requests: Sequence[Request]) -> None:
         """Raises PolicyRefused for what vLLM does not take, for example a temperature above 2."""
