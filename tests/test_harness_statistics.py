@@ -25,6 +25,13 @@ def test_wilson_interval_agrees_with_published_values(solved: int, count: int, l
     assert wilson_interval(solved / count, count) == pytest.approx((low, high), abs=5e-5)
 
 
+@pytest.mark.parametrize("count", range(1, 60))
+def test_wilson_interval_holds_the_rate_itself_to_the_last_digit(count: int) -> None:
+    for solved in range(count + 1):
+        low, high = wilson_interval(solved / count, count)
+        assert 0.0 <= low <= solved / count <= high <= 1.0
+
+
 def test_wilson_interval_of_nothing_is_everything() -> None:
     assert wilson_interval(0.0, 0) == (0.0, 1.0)
 
