@@ -81,4 +81,6 @@ def add_sandbox_flags(parser: argparse.ArgumentParser) -> None:
         "off from the next (default: %(default)s)",
     )
     parser.add_argument("--base-image", default="", help="Docker image with Python (REPO_AGENT_BASE_IMAGE)")
-    parser.add_argument("--num-workers", type=at_least(1), default=2, help="rollouts at the same time (default: 2)")
+    parser.add_argument(
+        "--num-workers", type=at_least(1), default=2, help="rollouts at the same time (default: %(default)s)"
+    )

@@ -14,6 +14,7 @@ from harness.chat_template import ChatFormat
 from harness.errors import UsageError
 from harness.records import Message
 from tests.training_world import ACTIONS, conversation, make_tiny, pair_row, step_row, write_rows
+from trainers.formats import answer_row
 from trainers.train_data import packed_forest, plain_forest
 from trainers.train_model import load_tokenizer, locate
 from trainers.train_rows import PairRow, StepRow, check_data, pair_weights, read_rows
@@ -49,6 +50,18 @@ def test_a_step_is_what_the_policy_sees_and_must_say(tmp_path: Path, chat: ChatF
     assert row.prompt.tolist() == chat.prompt_ids(seen)
     assert row.completion.tolist() == chat.action_ids(ACTIONS[1])
     assert _spelled(chat, row)[1] == ACTIONS[1] + "<|im_end|>"
+
+
+def test_a_text_is_trained_as_it_is_played_without_a_template(tmp_path: Path, chat: ChatFormat) -> None:
+    (row,) = _steps(write_rows(tmp_path / "a.jsonl", [{"prompt": "2 + 2?", "completion": " 4", "extra": 1}]), chat)
+    assert _spelled(chat, row) == ("2 + 2?", " 4<|im_end|>")
+
+
+def test_an_answer_to_a_question_is_trained_in_the_chat_template(tmp_path: Path, chat: ChatFormat) -> None:
+    asked, said = Message(role="user", content="2 + 2?"), "<SOLUTION>4</SOLUTION>"
+    (row,) = _steps(write_rows(tmp_path / "a.jsonl", [answer_row("q", [asked], said)]), chat)
+    assert row.prompt.tolist() == chat.prompt_ids([asked])
+    assert row.completion.tolist() == chat.action_ids(said)
 
 
 def test_each_trained_message_of_a_trajectory_is_a_row(tmp_path: Path, chat: ChatFormat) -> None:

@@ -13,6 +13,7 @@ from harness.optional import TRAINING, require_libraries
 from trainers.card import command_line
 from trainers.merge_cli import SUBCOMMAND as MERGE
 from trainers.service_cli import SERVICE_ONLY, add_service_flags, run_service_job
+from trainers.train_grpo_cli import SUBCOMMAND as GRPO
 from trainers.train_quiet import quiet_libraries
 from trainers.train_settings import LOCAL_DEFAULTS, Kind, add_train_flags, learning_rate
 
@@ -32,6 +33,9 @@ def _init_tiny_flags(made: argparse.ArgumentParser) -> None:
     made.add_argument("--layers", type=at_least(1), default=4, help="(default: %(default)s)")
     made.add_argument("--heads", type=at_least(1), default=2, help="of attention (default: %(default)s)")
     made.add_argument(
+        "--text", choices=("repair", "arith"), default="repair", help="what its tokenizer knows (default: %(default)s)"
+    )
+    made.add_argument(
         "--copying-steps", type=at_least(0), default=0, help="practise copying for so many steps (default: none)"
     )
 
@@ -42,7 +46,7 @@ def _init_tiny(args: argparse.Namespace) -> int:
     from trainers.tiny_model import TinyShape, init_tiny
 
     shape = TinyShape(args.vocab_size, args.hidden_size, args.layers, args.heads, 3 * args.hidden_size)
-    parameters = init_tiny(args.output_dir, args.seed, shape, args.copying_steps)
+    parameters = init_tiny(args.output_dir, args.seed, shape, args.copying_steps, args.text)
     known = f"{args.copying_steps} steps of copying" if args.copying_steps else "untrained"
     print(f"{parameters:,} parameters, {args.vocab_size} tokens, {known}: {args.output_dir}")
     return 0
@@ -78,6 +82,7 @@ def _train(kind: Kind, args: argparse.Namespace) -> int:
 SUBCOMMANDS = {
     "sft": Subcommand("train a model on SFT rows", partial(_train, "sft"), partial(_train_flags, "sft")),
     "dpo": Subcommand("train a model on preference pairs", partial(_train, "dpo"), partial(_train_flags, "dpo")),
+    "grpo": GRPO,
     "merge": MERGE,
     "init-tiny": Subcommand(
         "make a small untrained model from a seed, without a download", _init_tiny, _init_tiny_flags

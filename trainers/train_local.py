@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
-import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
-from harness.model_files import files_sha256, share
+from harness.model_files import files_sha256
 from harness.progress import notice
-from harness.run_files import NOTHING_TO_RESUME, now
+from harness.run_files import NOTHING_TO_RESUME
 from trainers.card import file_sha256
 from trainers.full_disk import disk_in_words
 from trainers.train_data import Forest, packed_forest, plain_forest
 from trainers.train_model import Learner, device_name, device_of, load_learner, load_tokenizer, locate
 from trainers.train_rows import Row, TrainRows, check_data, read_rows
-from trainers.train_run import TrainRun, data_record, library_versions
+from trainers.train_run import TrainRun, data_record
 from trainers.train_settings import Kind, TrainSettings, local_arguments, settings_of
-from trainers.train_watch import Diverged, Watch, memory_in_words, stop_at_interrupt
+from trainers.train_shared import (
+    about_command,
+    add_tensorboard,
+    owned,
+    patched,
+    save_model,
+    shared_arguments,
+    train_on,
+)
+from trainers.train_watch import Diverged, Watch, memory_in_words
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,10 @@ class _Batches:
     """Rows that were asked for, or found to fit."""
 
 
-def run_local(kind: Kind, flags: argparse.Namespace, command: str, say: Callable[[str], None]) -> int:
-    """Train, and `say` where the result is.
+def run_local(
+    kind: Kind, flags: argparse.Namespace, command: str, say: Callable[[str], None], result_name: str = ""
+) -> int:
+    """Train, and `say` where the result is (`result_name`: see TrainRun).
 
     0: done, or done before; 1: the loss became no number; 130: interrupted, and can be resumed.
 
@@ -52,9 +60,9 @@ def run_local(kind: Kind, flags: argparse.Namespace, command: str, say: Callable
         UsageError: bad input.
     """
     args = local_arguments(kind, flags)
-    run = TrainRun(_directory(args))
+    run = TrainRun(_directory(args), result_name)
     settings = _settings(kind, args)
-    with _owned(run.path), memory_in_words(settings), disk_in_words(run.path):
+    with owned(run.path), memory_in_words(settings), disk_in_words(run.path):
         there = run.claim(settings, args.resume)
         if args.resume and there is None:
             notice(NOTHING_TO_RESUME)
@@ -62,7 +70,7 @@ def run_local(kind: Kind, flags: argparse.Namespace, command: str, say: Callable
             say(f"this training has ended before. {_result_text(run, result)}")
             return 0
         try:
-            ended = _train(run, settings, args, {**(there or {}), **_about(there, command)})
+            ended = _train(run, settings, args, {**(there or {}), **about_command(there, command)})
         except Diverged as error:
             notice(f"error: {error}: lower --learning-rate; nothing was saved after the last checkpoint in {run.path}")
             return 1
@@ -102,28 +110,6 @@ def _settings(kind: Kind, args: argparse.Namespace) -> TrainSettings:
     )
 
 
-def _about(there: Mapping[str, Any] | None, command: str) -> dict[str, Any]:
-    said = {"command": command, "time": now(), "versions": library_versions()}
-    return {"resumed": [*there.get("resumed", []), said]} if there else said
-
-
-@contextmanager
-def _owned(path: Path) -> Iterator[None]:
-    """One process trains in a directory."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise UsageError(f"cannot use --output-dir {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise UsageError(f"another process trains in {path}") from error
-    finally:
-        os.close(descriptor)
-
-
 def _train(
     run: TrainRun, settings: TrainSettings, args: argparse.Namespace, record: dict[str, Any]
 ) -> dict[str, Any] | None:
@@ -146,8 +132,8 @@ def _train(
         batches = _largest(trainer, settings, data, packing)
         run.write_record({**described, "batches": _figures(batches, packing)})
     _say_plan(data, batches, packing, settings)
-    watch.packing = _patch(trainer, packing)
-    _train_on(trainer, watch, checkpoint, before)
+    watch.packing = patched(trainer, packing)
+    train_on(trainer, watch, checkpoint, before)
     if trainer.state.global_step < trainer.state.max_steps:
         return None
     return _finish(run, settings, learner, trainer, data, watch)
@@ -200,46 +186,19 @@ def _trainer(
 
     trainer.remove_callback(PrinterCallback)
     if args.report_to == "tensorboard":
-        _add_tensorboard(trainer, run)
+        add_tensorboard(trainer, run)
     return trainer
 
 
-def _add_tensorboard(trainer: Any, run: TrainRun) -> None:
-    """Its files in a folder of their own: by itself it would put them among the checkpoints."""
-    from torch.utils.tensorboard import SummaryWriter
-    from transformers.integrations import TensorBoardCallback
-
-    trainer.add_callback(TensorBoardCallback(SummaryWriter(str(run.path / "tensorboard"))))
-
-
 def _common(run: TrainRun, settings: TrainSettings, args: argparse.Namespace, batches: _Batches) -> dict[str, Any]:
-    """Arguments of TRL's configurations. What they default to is for other uses: bf16, checkpointing, bars."""
-    cuda = settings.device == "cuda"
     return {
-        "output_dir": str(run.checkpoints),
-        "run_name": run.path.name,
+        **shared_arguments(run, settings, args.save_steps, args.report_to),
         "per_device_train_batch_size": batches.train.trees_per_batch,
         "per_device_eval_batch_size": batches.test.trees_per_batch if batches.test else 1,
         "gradient_accumulation_steps": settings.gradient_accumulation,
         "num_train_epochs": settings.epochs,
         "max_steps": settings.max_steps or -1,
-        "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": settings.lr_scheduler,
-        "warmup_steps": settings.warmup_ratio,
-        "weight_decay": settings.weight_decay,
-        "seed": settings.seed,
-        "use_cpu": not cuda,
-        "bf16": settings.precision == "bf16",
-        "gradient_checkpointing": settings.gradient_checkpointing,
-        "dataloader_pin_memory": cuda,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "save_strategy": "steps",
-        "save_steps": args.save_steps,
-        "save_total_limit": 2,
         "eval_strategy": "epoch" if batches.test else "no",
-        "disable_tqdm": True,
-        "report_to": "none" if args.report_to == "tensorboard" else args.report_to,
     }
 
 
@@ -257,30 +216,6 @@ def _largest(trainer: Any, settings: TrainSettings, data: _Data, packing: bool) 
         trainer.eval_dataset = found.test.dataset(len(found.train.rows))
         trainer.args.per_device_eval_batch_size = found.test.trees_per_batch
     return found
-
-
-def _patch(trainer: Any, packing: bool) -> Any:
-    """The models' forwards as the batches need them; the figures of packing, None without it."""
-    from trainers.trie_packing import add_row_weights, add_trie_packing
-
-    models = [trainer.model, getattr(trainer, "ref_model", None)]
-    bare = [each.get_base_model() if hasattr(each, "peft_config") else each for each in models if each is not None]
-    if packing:
-        stats = [add_trie_packing(each) for each in bare]
-        return stats[0]
-    for each in bare:
-        add_row_weights(each)
-    return None
-
-
-def _train_on(trainer: Any, watch: Watch, checkpoint: Path | None, before: Mapping[str, Any]) -> None:
-    trainer.add_callback(watch)
-    trainer._total_train_tokens = int(before.get("num_tokens", 0))  # TRL does not keep it
-    try:
-        with stop_at_interrupt(watch):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    finally:
-        watch.close()
 
 
 def _say_plan(data: _Data, batches: _Batches, packing: bool, settings: TrainSettings) -> None:
@@ -318,11 +253,7 @@ def _finish(
     run: TrainRun, settings: TrainSettings, learner: Learner, trainer: Any, data: _Data, watch: Watch
 ) -> dict[str, Any]:
     """Save the result, and then say that it is there."""
-    name = "adapter" if settings.lora else "model"
-    only = {"selected_adapters": ["default"]} if settings.lora else {}
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(run.path / name, **only)
-    learner.tokenizer.save_pretrained(run.path / name)
-    share(run.path / name)
+    name = save_model(run, settings.lora, learner, trainer)
     lines = list(run.metric_lines())
     last = [line for line in lines if "loss" in line][-1]
     result = {

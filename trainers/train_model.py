@@ -6,16 +6,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from harness.adapters import with_adapter
 from harness.chat_template import ChatFormat, chat_format
 from harness.errors import UsageError
 from harness.model_files import ModelFiles, find_model
 from harness.progress import notice
-from trainers.train_settings import TrainSettings
 
 _SHOWN = 8
+
+
+class ModelSettings(Protocol):
+    """What of a training's settings decides how its model is loaded."""
+
+    @property
+    def lora(self) -> bool: ...
+    @property
+    def lora_r(self) -> int: ...
+    @property
+    def lora_alpha(self) -> float: ...
+    @property
+    def lora_dropout(self) -> float: ...
+    @property
+    def lora_targets(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +116,7 @@ def load_tokenizer(files: ModelFiles) -> ChatFormat:
     return chat
 
 
-def load_learner(files: ModelFiles, chat: ChatFormat, settings: TrainSettings) -> Learner:
+def load_learner(files: ModelFiles, chat: ChatFormat, settings: ModelSettings) -> Learner:
     """The model in memory. Raises UsageError where it cannot be loaded or the LoRA targets do not exist."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -126,7 +142,7 @@ def _adapted(model: Any, adapter: Path, trained: bool) -> Any:
     return adapted if trained else adapted.merge_and_unload().requires_grad_(True)
 
 
-def _new_adapter(model: Any, settings: TrainSettings) -> Any:
+def _new_adapter(model: Any, settings: ModelSettings) -> Any:
     from peft import LoraConfig
 
     targets = [name.strip() for name in settings.lora_targets.split(",") if name.strip()]

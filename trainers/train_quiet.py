@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 
 
 def quiet_libraries() -> None:
@@ -16,5 +17,6 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message="TRL currently supports vLLM versions")  # where vLLM is installed
     for name in ("trl", "peft", "accelerate", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)

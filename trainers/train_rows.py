@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from harness.chat_template import ChatFormat
+from harness.chat_template import ChatFormat, format_for
 from harness.errors import UsageError
 from harness.records import Message
 from trainers.data_check import BOM, check_file
@@ -185,7 +185,12 @@ def _token_rows(row: Mapping[str, Any], kind: Kind, chat: ChatFormat, where: str
 
 
 def _steps(row: Mapping[str, Any], chat: ChatFormat) -> Iterator[StepRow]:
-    if inspect_row(row).format is RowFormat.SFT_PROMPT_COMPLETION:
+    form = inspect_row(row).format
+    if form is RowFormat.SFT_TEXT:
+        raw, prompt = format_for(chat, raw=True), Message(role="user", content=row["prompt"])
+        yield StepRow(_ids(raw.prompt_ids([prompt])), _ids(raw.action_ids(row["completion"])))
+        return
+    if form in (RowFormat.SFT_PROMPT_COMPLETION, RowFormat.SFT_QUESTION):
         messages = [*row["prompt"], *row["completion"]]
         trained = [len(messages) - 1]
     else:

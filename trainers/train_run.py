@@ -20,16 +20,18 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.model_files import RESULT_FILE, read_result
+from harness.records import Record
 from harness.redaction import Redactor
 from harness.run_files import differences
 from harness.versions import versions
 from trainers.card import atomic_file, card_reference
 from trainers.train_rows import TrainRows
-from trainers.train_settings import TrainSettings
 
 TRAIN_FILE, METRICS_FILE = "train.json", "metrics.jsonl"
 _COMPLETE = "complete"
 """A file in a checkpoint that has been written to its end."""
+PREPARED = frozenset({"config.json", "rows.jsonl", "rows.card.json", "rows.card.md"})
+"""What a pipeline (`trainers.gsm8k`) puts into the directory of a training before it begins."""
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 
 
@@ -38,6 +40,8 @@ class TrainRun:
     """One run directory."""
 
     path: Path
+    result_name: str = ""
+    """Where in it the result is saved; empty: adapter/, or model/ without LoRA."""
 
     @property
     def checkpoints(self) -> Path:
@@ -60,7 +64,7 @@ class TrainRun:
             pass
         raise UsageError(f"{file} cannot be read: choose another --output-dir")
 
-    def claim(self, settings: TrainSettings, resume: bool) -> dict[str, Any] | None:
+    def claim(self, settings: Record, resume: bool) -> dict[str, Any] | None:
         """The record of the run that is to be continued, None where a new one may begin here.
 
         Raises:
@@ -69,7 +73,7 @@ class TrainRun:
         """
         there = self.record()
         if there is None:
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            if self._holds_something_else():
                 raise UsageError(f"{self.path} holds something else than a training run: choose another --output-dir")
             return None
         if not resume and self.last_checkpoint() is None and self.result() is None:
@@ -80,6 +84,11 @@ class TrainRun:
             ended = ", and it has ended" if self.result() else ""
             raise UsageError(f"{self.path} already holds a run with these settings{ended}: {what}")
         return there
+
+    def _holds_something_else(self) -> bool:
+        if not self.path.is_dir():
+            return self.path.exists()
+        return bool({each.name for each in self.path.iterdir()} - PREPARED)
 
     def result(self) -> dict[str, Any] | None:
         """What the run made, None while it has not ended."""
@@ -94,7 +103,7 @@ class TrainRun:
 
     def _drop_blank_cards(self) -> None:
         """Model cards of TRL and PEFT: templates in which nothing is filled in. `train merge` writes a real one."""
-        for place in ("checkpoints", "checkpoints/*", "adapter"):
+        for place in ("checkpoints", "checkpoints/*", "adapter", "model"):
             for card in self.path.glob(f"{place}/README.md"):
                 card.unlink()
 

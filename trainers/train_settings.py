@@ -163,11 +163,17 @@ def local_arguments(kind: Kind, args: argparse.Namespace) -> argparse.Namespace:
     given = {name: value for name, value in vars(args).items() if value is not None}
     filled = argparse.Namespace(**{**vars(args), **LOCAL_DEFAULTS, **_SHARED_DEFAULTS, **given})
     filled.learning_rate = learning_rate(kind, args)
-    if filled.report_to is None:
-        filled.report_to = "tensorboard" if find_spec("tensorboard") else "none"
-    elif filled.report_to != "none" and find_spec(filled.report_to) is None:
-        raise UsageError(f"--report-to {filled.report_to}: it is not installed (pip install {filled.report_to})")
+    filled.report_to = reporter(filled.report_to)
     return filled
+
+
+def reporter(asked: str | None) -> str:
+    """Raises UsageError for one that is not installed."""
+    if asked is None:
+        return "tensorboard" if find_spec("tensorboard") else "none"
+    if asked != "none" and find_spec(asked) is None:
+        raise UsageError(f"--report-to {asked}: it is not installed (pip install {asked})")
+    return asked
 
 
 def learning_rate(kind: Kind, args: argparse.Namespace) -> float:
