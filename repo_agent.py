@@ -13,6 +13,11 @@ COMMANDS = {
     "prefs": ("trainers.prefs_cli", "play rollouts and forks of them, and write preference pairs"),
     "sft-extract": ("trainers.sft_extract_cli", "write rows for supervised fine-tuning from traces"),
     "train": ("trainers.train_cli", "fine-tune a model: sft, dpo, merge, init-tiny"),
+    "gsm8k": (
+        "trainers.gsm8k.gsm8k_cli",
+        "SFT against GRPO on questions: eval, sft, grpo, traces, exit, sweep, compare",
+    ),
+    "slurm": ("trainers.slurm_cli", "a stage of the GSM8K pipeline as a job for Slurm"),
     "data": ("trainers.data_cli", "check files of training data"),
     "replay": ("eval.replay_cli", "carry out stored traces again, and say where they differ"),
     "rescore": ("eval.rescore_cli", "grade stored final trees again"),

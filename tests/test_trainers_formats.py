@@ -18,6 +18,7 @@ from trainers.formats import (
     READ_BY_TRL,
     RowFormat,
     Target,
+    answer_row,
     inspect_row,
     preference_row,
     sft_row,
@@ -40,11 +41,14 @@ CONVERSATION = (
     Message(role="assistant", content=FINAL),
 )
 FENCED = Message(role="assistant", content=f"```json\n{READ}\n```")
+ANSWER = "The mean is the sum over the count."
 EXAMPLES: dict[str, dict[str, Any]] = {
     "SFT, step, Together and OpenAI": sft_row(CONVERSATION[:4], WRITE, Target.TOGETHER),
     "SFT, step, TRL": sft_row(CONVERSATION[:4], WRITE, Target.TRL),
     "SFT, trajectory, Together and OpenAI": trajectory_row(CONVERSATION, (False, True, True), Target.TOGETHER),
     "SFT, trajectory, TRL": trajectory_row(CONVERSATION, (True, True, True), Target.TRL),
+    "SFT, answer, TRL": answer_row("q1", CONVERSATION[:2], ANSWER),
+    "SFT, text, TRL": answer_row("q1", CONVERSATION[1:2], ANSWER, raw=True),
     "Preference, Together and OpenAI": preference_row(CONVERSATION[:4], WRITE, LIST, Target.TOGETHER),
     "Preference, TRL": preference_row(CONVERSATION[:4], WRITE, LIST, Target.TRL, {"pair_confidence": 0.9}),
 }
@@ -57,6 +61,19 @@ def weights(row: dict[str, Any]) -> list[int]:
 def write_rows(path: Path, *rows: dict[str, Any]) -> Path:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_an_answer_may_be_any_text_but_none(raw: bool) -> None:
+    assert inspect_row(answer_row("q", CONVERSATION[1:2], "42", raw)).faults == ()
+    with pytest.raises(ValueError, match="the content is empty"):
+        answer_row("q", CONVERSATION[1:2], " ", raw)
+
+
+def test_without_a_question_a_completion_is_an_action() -> None:
+    row = {**EXAMPLES["SFT, answer, TRL"]}
+    del row["question_id"]
+    assert "not strictly one protocol object" in inspect_row(row).faults[0]
 
 
 @pytest.mark.parametrize("target", SERVICES)

@@ -19,6 +19,7 @@ pytest.importorskip("torch", reason="needs the extra 'train'")
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from suites.gsm8k.formats import FORMATS
 from trainers import copying
 from trainers.tiny_model import LINE_ENDS, TinyShape, init_tiny, library_texts, tiny_tokenizer
 
@@ -134,3 +135,11 @@ def test_sizes_that_do_not_fit_are_refused_before_anything_is_made(tmp_path: Pat
     with pytest.raises(UsageError, match="300 tokens"):
         init_tiny(tmp_path / "new", shape=TinyShape(vocab_size=100))
     assert not (tmp_path / "new").exists()
+
+
+def test_a_tokenizer_of_questions_says_them_in_half_the_tokens() -> None:
+    form, question = FORMATS["solution"], "Ann finds 3 books each day. How many books does Ann find in 4 days?"
+    answer = form.response("In 4 days Ann finds 3 * 4 = 12 books.", "12")
+    known, other = (chat_format(tiny_tokenizer(1024, text)) for text in ("arith", "repair"))
+    tokens = [len(each.prompt_ids(form.prompt(question)) + each.action_ids(answer)) for each in (known, other)]
+    assert tokens[0] < 0.6 * tokens[1]

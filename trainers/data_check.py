@@ -292,6 +292,9 @@ def _guarded(suite: Suite, task: Task, elsewhere: Collection[str]) -> Iterator[t
             windows = _windows(_normal_lines(task.tree, path))
             before |= windows
             yield Source(task.id, path), windows
+    if not task.tree.paths:  # a question
+        lines = [" ".join(line.split()) for line in task.goal.split("\n") if line.strip()]
+        yield Source(task.id, "question"), {tuple(lines), (f"User: {lines[0]}", *lines[1:])}
     repaired = suite.reference(task)
     if repaired is not None:
         for path in filter(task.may_edit, repaired.edits):

@@ -42,6 +42,10 @@ class RowFormat(StrEnum):
     """Together and OpenAI: `messages`, of which the assistant's carry weights. Steps and trajectories."""
     SFT_PROMPT_COMPLETION = "sft-prompt-completion"
     """TRL, a step: `prompt` and `completion`."""
+    SFT_QUESTION = "sft-question"
+    """The same with `question_id`: the completion answers a question, in whatever form."""
+    SFT_TEXT = "sft-text"
+    """`prompt` and `completion` are strings: the model goes on with the prompt, no chat template is applied."""
     SFT_MESSAGES = "sft-messages"
     """TRL, a trajectory: `messages` without weights, every assistant message is trained."""
     PREFERENCE = "preference"
@@ -56,6 +60,8 @@ _COLUMNS: dict[RowFormat, tuple[str, ...]] = {
     RowFormat.SFT_WEIGHTED: ("messages",),
     RowFormat.SFT_MESSAGES: ("messages",),
     RowFormat.SFT_PROMPT_COMPLETION: ("prompt", "completion"),
+    RowFormat.SFT_QUESTION: ("prompt", "completion"),
+    RowFormat.SFT_TEXT: ("prompt", "completion"),
     RowFormat.PREFERENCE: ("input", "preferred_output", "non_preferred_output"),
     RowFormat.PREFERENCE_TRL: _PAIR,
 }
@@ -141,6 +147,18 @@ def preference_row(
     return _sound({"input": {"messages": _plain(prefix)}, **pair})
 
 
+def answer_row(question_id: str, prompt: Sequence[Message], answer: str, raw: bool = False) -> dict[str, Any]:
+    """The answer to a question, in whatever form: only it is trained.
+
+    {"prompt": […], "completion": [one message], "question_id"}; `raw`: prompt and completion are strings.
+
+    Raises ValueError where the row breaks a rule; the answer is empty, for example.
+    """
+    if raw:
+        return _sound({"prompt": prompt[-1].content, "completion": answer, "question_id": question_id})
+    return _sound({"prompt": _plain(prompt), "completion": _answer(answer), "question_id": question_id})
+
+
 def is_action(text: str) -> bool:
     """Strictly one protocol object: what a message must be to be trained."""
     return parse(text).problem is None
@@ -186,10 +204,18 @@ def _format_of(row: Mapping[str, Any]) -> RowFormat | None:
     if len(fits) != 1:
         return None
     found = fits.popitem()[1]
+    if "completion" in row:
+        return _prompt_completion_format(row)
     if "messages" not in row:
         return found
     weighted = any("weight" in message for message in _dicts(row["messages"]))
     return RowFormat.SFT_WEIGHTED if weighted else RowFormat.SFT_MESSAGES
+
+
+def _prompt_completion_format(row: Mapping[str, Any]) -> RowFormat:
+    if isinstance(row["prompt"], str) and isinstance(row["completion"], str):
+        return RowFormat.SFT_TEXT
+    return RowFormat.SFT_QUESTION if "question_id" in row else RowFormat.SFT_PROMPT_COMPLETION
 
 
 def _conversation_view(row: Mapping[str, Any]) -> RowView:
@@ -209,9 +235,18 @@ def _conversation_view(row: Mapping[str, Any]) -> RowView:
 
 
 def _step_view(row: Mapping[str, Any]) -> RowView:
+    view = _question_view(row)
+    return replace(view, faults=(*view.faults, *_action_faults(_text_of(row["completion"]), "the completion")))
+
+
+def _question_view(row: Mapping[str, Any]) -> RowView:
     faults = _prompt_faults(row["prompt"], "prompt") + _answer_faults(row["completion"], "completion")
-    faults += _action_faults(_text_of(row["completion"]), "the completion")
     return RowView(None, tuple(faults), len(_dicts(row["prompt"])) + 1, 1, True)
+
+
+def _text_view(row: Mapping[str, Any]) -> RowView:
+    faults = [f"{name}: {fault}" for name in ("prompt", "completion") for fault in _content_faults(row[name])]
+    return RowView(None, tuple(faults), 2, 1, True)
 
 
 def _pair_view(prompt: object, chosen: object, rejected: object, names: Sequence[str]) -> RowView:
@@ -236,6 +271,8 @@ _VIEWS: dict[RowFormat, Callable[[Mapping[str, Any]], RowView]] = {
     RowFormat.SFT_WEIGHTED: _conversation_view,
     RowFormat.SFT_MESSAGES: _conversation_view,
     RowFormat.SFT_PROMPT_COMPLETION: _step_view,
+    RowFormat.SFT_QUESTION: _question_view,
+    RowFormat.SFT_TEXT: _text_view,
     RowFormat.PREFERENCE: _preference_view,
     RowFormat.PREFERENCE_TRL: lambda row: _pair_view(row["prompt"], row["chosen"], row["rejected"], _PAIR),
 }
@@ -292,12 +329,7 @@ def _message_faults(messages: object, name: str, weights: bool = False) -> list[
 def _fields_faults(message: Mapping[str, Any], weights: bool) -> list[str]:
     role, content = message.get("role"), message.get("content")
     faults = [] if role in _ROLES else [f"role {str(role)[:50]!r} is none of {', '.join(_ROLES)}"]
-    if not isinstance(content, str):
-        faults.append("the content is not a string")
-    elif not content.strip():
-        faults.append("the content is empty")
-    elif not _encodable(content):
-        faults.append("the content holds half of a surrogate pair")
+    faults += _content_faults(content)
     if "weight" in message and (not weights or role != "assistant"):
         faults.append("a weight on a message that takes none")
     elif "weight" in message and (type(message["weight"]) is not int or message["weight"] not in (0, 1)):
@@ -306,9 +338,13 @@ def _fields_faults(message: Mapping[str, Any], weights: bool) -> list[str]:
     return [*faults, *(f"unknown key {key[:100]!r}" for key in unknown)]
 
 
-def _encodable(text: str) -> bool:
+def _content_faults(content: object) -> list[str]:
+    if not isinstance(content, str):
+        return ["the content is not a string"]
+    if not content.strip():
+        return ["the content is empty"]
     try:
-        text.encode()
+        content.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return ["the content holds half of a surrogate pair"]
+    return []

@@ -1,15 +1,15 @@
 """A small model that can be made anywhere, from a seed and without a download: for tests, and for the experiment.
 
 Its architecture is Qwen2's, its tokenizer a byte-level BPE trained on the project's own text: the prompts and the train
-half of minibugs, as they stand in files and as they stand in protocol messages. Three of its heads begin as an
-induction circuit (`trainers.copying`).
+half of minibugs, as they stand in files and as they stand in protocol messages, or else the train part of arith. Three
+of its heads begin as an induction circuit (`trainers.copying`).
 """
 
 from __future__ import annotations
 
 import re
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from harness.errors import UsageError
 from harness.model_files import share
 from harness.records import TestPolicy
 from suites.base import Suite, load
+from suites.gsm8k.formats import FORMATS
+from suites.gsm8k.suite import QuestionSuite
 from tools.protocol import call_text, final_text
 
 CHATML = (
@@ -47,13 +49,16 @@ class TinyShape:
     """Positions: tokens of one conversation."""
 
 
-def init_tiny(directory: Path, seed: int = 0, shape: TinyShape | None = None, copying_steps: int = 0) -> int:
+def init_tiny(
+    directory: Path, seed: int = 0, shape: TinyShape | None = None, copying_steps: int = 0, text: str = "repair"
+) -> int:
     """Write a model without knowledge and its tokenizer; the number of its parameters.
 
     The same arguments give the same files, byte for byte, with the same versions of the libraries and of this code.
 
     Args:
         copying_steps: steps in which it learns to copy (`trainers.copying`), and nothing else.
+        text: what the tokenizer is trained on: one of TEXTS.
 
     Raises:
         UsageError: the directory is not empty, or the sizes do not fit together.
@@ -63,7 +68,7 @@ def init_tiny(directory: Path, seed: int = 0, shape: TinyShape | None = None, co
     from trainers.merge import new_directory
 
     _check(directory, shape)
-    tokenizer = tiny_tokenizer(shape.vocab_size)
+    tokenizer = tiny_tokenizer(shape.vocab_size, text)
     model = _model(shape, seed, tokenizer)
     learn_to_copy(model, tokenizer, library_texts() if copying_steps else (), copying_steps, seed)
     with new_directory(directory) as partial:
@@ -82,7 +87,7 @@ def _check(directory: Path, shape: TinyShape) -> None:
         raise UsageError("a byte-level vocabulary needs 300 tokens or more")
 
 
-def tiny_tokenizer(vocab_size: int) -> Any:
+def tiny_tokenizer(vocab_size: int, text: str = "repair") -> Any:
     """Qwen2's tokenizer with merges of the project's own text, so that it is the same after a reload."""
     from tokenizers import AddedToken
     from tokenizers.pre_tokenizers import ByteLevel
@@ -90,7 +95,7 @@ def tiny_tokenizer(vocab_size: int) -> Any:
 
     blank = Qwen2Tokenizer(eos_token="<|im_end|>", model_max_length=TinyShape.max_length)
     tokenizer = blank.train_new_from_iterator(
-        (line for text in corpus() for line in _LINE_END.split(text)),
+        (line for each in TEXTS[text]() for line in _LINE_END.split(each)),
         vocab_size - len(LINE_ENDS),
         new_special_tokens=list(SPECIAL),
         initial_alphabet=sorted(ByteLevel.alphabet()),
@@ -114,6 +119,20 @@ def corpus() -> Iterator[str]:
                 yield call_text("read_file", rel_path=path)
                 yield final_text(f"repaired {path}")
     yield call_text("list_files")
+
+
+def question_corpus() -> Iterator[str]:
+    """The train part of arith, with the prompts and the answers of every format, in a fixed order."""
+    suite = load("arith:train", None)
+    assert isinstance(suite, QuestionSuite)
+    for form in FORMATS.values():
+        for question in suite.questions:
+            yield from (message.content for message in form.prompt(question.question))
+            yield form.response(question.reasoning, question.gold)
+
+
+TEXTS: Mapping[str, Callable[[], Iterator[str]]] = {"repair": corpus, "arith": question_corpus}
+"""Texts that a tokenizer can be trained on."""
 
 
 def library_texts() -> list[str]:

@@ -1,0 +1,128 @@
+"""The pipeline's settings: where a value comes from, which questions they choose, and what a run's directory keeps."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UsageError
+from repo_agent import main
+from trainers.gsm8k.gsm8k_cli import SUBCOMMANDS
+from trainers.gsm8k.settings import (
+    FIELDS,
+    Gsm8kSettings,
+    add_setting_flags,
+    resolve,
+    table,
+    variable_of,
+    write_config,
+)
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def parsed(*argv: str) -> argparse.Namespace:
+    made = argparse.ArgumentParser(exit_on_error=False)
+    add_setting_flags(made, FIELDS)
+    return made.parse_args(argv)
+
+
+def test_a_flag_comes_before_a_variable_and_a_variable_before_the_default() -> None:
+    environ = {"TRAIN_SAMPLES": "64", "EVAL_SAMPLES": "32", "GSM8K_LORA": "no"}
+    found = resolve(parsed("--train-samples", "16"), environ)
+    assert (found.train_samples, found.eval_samples, found.prep_train_samples, found.lora) == (16, 32, 128, False)
+
+
+def test_the_variables_that_others_use_too_have_a_prefix() -> None:
+    plain = {variable_of(name) for name in FIELDS if variable_of(name) == name.upper()}
+    assert plain == {
+        "BASE_MODEL", "TRAIN_SAMPLES", "PREP_TRAIN_SAMPLES", "EVAL_SAMPLES", "NUM_GENERATIONS", "OUTPUT_DIR",
+    }  # fmt: skip
+
+
+def test_the_defaults_are_those_of_the_issue() -> None:
+    found = Gsm8kSettings()
+    assert found.base_model == "Qwen/Qwen2.5-1.5B"
+    assert (found.train_samples, found.prep_train_samples, found.eval_samples, found.num_generations) == (
+        512,
+        128,
+        512,
+        8,
+    )
+
+
+def test_a_variable_that_cannot_be_read_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EVAL_SAMPLES", "many")
+    assert main(["gsm8k", "eval"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "EVAL_SAMPLES" in said and "'many'" in said
+
+
+@pytest.mark.parametrize("argv", [["--suite", "algebra"], ["--train-samples", "0"], ["--temperature", "nan"]])
+def test_a_flag_out_of_range_is_one_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    command = "sft" if "--train-samples" in argv else "eval"
+    assert main(["gsm8k", command, *argv]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and argv[0] in said
+
+
+def test_prep_and_train_questions_are_disjoint_and_smaller_sizes_are_nested() -> None:
+    settings = Gsm8kSettings(suite="arith", prep_train_samples=20, train_samples=50, eval_samples=30)
+    prep, train = (
+        [each.id for each in part.questions] for part in (settings.prep_questions(), settings.train_questions())
+    )
+    assert (len(prep), len(train)) == (20, 50)
+    assert not set(prep) & set(train)
+    assert [each.id for each in settings.train_questions(count=10).questions] == train[:10]
+    assert {each.split for each in settings.eval_questions().questions} == {"test"}
+    everything = [each.id for each in settings.all_train_questions().questions]
+    assert everything[:50] == train and everything[-20:] == prep and len(set(everything)) == len(everything)
+
+
+def test_more_questions_than_there_are_is_one_line() -> None:
+    with pytest.raises(UsageError, match=r"has 500 questions, not 501"):
+        Gsm8kSettings(suite="arith", eval_samples=501).eval_questions()
+
+
+def test_a_directory_of_a_run_with_other_settings_is_refused_by_name(tmp_path: Path) -> None:
+    write_config(tmp_path / "run", "prep_sft", Gsm8kSettings())
+    (tmp_path / "run" / "debug").mkdir()
+    (tmp_path / "run" / "debug" / "prep_sft_1.csv").touch()
+    write_config(tmp_path / "run", "prep_sft", Gsm8kSettings())
+    with pytest.raises(UsageError, match=r"epochs: 3\.0 there, 4\.0 here"):
+        write_config(tmp_path / "run", "prep_sft", Gsm8kSettings(epochs=4))
+
+
+def test_a_run_that_came_to_nothing_may_be_begun_with_other_settings(tmp_path: Path) -> None:
+    write_config(tmp_path / "run", "prep_sft", Gsm8kSettings())
+    write_config(tmp_path / "run", "prep_sft", Gsm8kSettings(epochs=4))
+    assert json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["epochs"] == 4
+
+
+def test_a_directory_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(UsageError, match="holds something else"):
+        write_config(tmp_path, "prep_sft", Gsm8kSettings())
+    assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_every_flag_of_the_table_is_one_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    known = set[str]()
+    for command in SUBCOMMANDS:
+        with pytest.raises(SystemExit):
+            main(["gsm8k", command, "--help"])
+        known |= set(re.findall(r"--[a-z0-9-]+", capsys.readouterr().out))
+    shown = set(re.findall(r"^\| `[^`]*(--[a-z0-9-]+)`", table(), re.MULTILINE))
+    assert len(shown) >= len(FIELDS) - 1 and shown <= known
+
+
+def test_the_readme_has_the_table_of_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gsm8k", "config"]) == 0
+    assert capsys.readouterr().out.strip() == table()
+    assert table() in README.read_text(encoding="utf-8")
