@@ -16,7 +16,7 @@ pytest.importorskip("peft", reason="needs the extra 'train'")
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, MistralConfig, MistralForCausalLM
 
-from harness.policies.hf_policy import HfEngine, HfSettings, HfSource, Rows
+from harness.policies.hf_policy import JOIN_TOKENS, Batch, HfEngine, HfSettings, HfSource, Row
 from harness.policies.hf_prefixes import shareable
 from harness.policies.local_engine import Request
 from harness.records import Completion, FinishReason, Message, Sampling
@@ -117,6 +117,7 @@ def test_the_stop_token_ends_a_row_and_is_kept_in_the_ids(model: Path) -> None:
     requests = [Request(tuple(ids[0].tolist()), Sampling(max_tokens=limit)) for limit in (24, 2)]
     engine.add(requests)
     engine.step(threading.Event())
+    engine.step(threading.Event())
     assert [request.answer.result(0).token_ids for request in requests] == [greedy[: place + 1], greedy[:2]]
 
 
@@ -152,8 +153,42 @@ def test_samples_have_the_distribution_of_the_softmax() -> None:
         assert float(((seen - expected) ** 2 / expected).sum()) < 24.3
 
 
-def rows(*samplings: Sampling) -> Rows:
-    return Rows([Request((1,), each) for each in samplings], torch.tensor([0]), 1, threading.Event())
+def rows(*samplings: Sampling) -> Batch:
+    made = [Row(Request((1,), each), torch.Generator().manual_seed(each.seed)) for each in samplings]
+    return Batch(made, torch.tensor([0]), 1, threading.Event(), False)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_a_turn_joins_while_a_long_message_is_under_way(model: Path, temperature: float) -> None:
+    def asked_for(limit: int, seed: int) -> Request:
+        return Request((7, 8, 9, seed), Sampling(temperature=temperature, max_tokens=limit, seed=seed))
+
+    network = AutoModelForCausalLM.from_pretrained(model)
+    engine = HfEngine(network, [network.config.vocab_size - 1], HfSettings(batch_size=3))
+    long, short, third = asked_for(90, 1), asked_for(4, 2), asked_for(60, 3)
+    engine.add([long, short, third])
+    engine.step(threading.Event())
+    assert short.answer.done() and not long.answer.done() and not third.answer.done()
+    engine.add([turn := asked_for(5, 4)])
+    engine.step(threading.Event())
+    assert turn.answer.done() and not long.answer.done()
+    while not long.answer.done():
+        engine.step(threading.Event())
+    for request in (long, short, third, turn):
+        alone = HfEngine(network, [network.config.vocab_size - 1], HfSettings(batch_size=1))
+        alone.add([again := Request(request.prompt_ids, request.sampling)])
+        alone.step(threading.Event())
+        assert request.answer.result(0).token_ids == again.answer.result(0).token_ids
+        assert close(request.answer.result(0).logprobs, again.answer.result(0).logprobs)
+
+
+def test_a_generation_is_not_cut_into_pieces_where_no_row_has_ended(model: Path) -> None:
+    network = AutoModelForCausalLM.from_pretrained(model)
+    engine = HfEngine(network, [network.config.vocab_size - 1], HfSettings(batch_size=2))
+    requests = [Request((7, 8, 9), Sampling(max_tokens=3 * JOIN_TOKENS)) for _ in range(2)]
+    engine.add(requests)
+    engine.step(threading.Event())
+    assert all(request.answer.done() for request in requests)
 
 
 def test_a_models_own_generation_settings_change_nothing(model: Path, opened: Open, tmp_path: Path) -> None:

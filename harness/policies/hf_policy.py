@@ -1,5 +1,8 @@
 """`hf`: a local model through transformers, one `generate` over all the rollouts that wait.
 
+A generation pauses some tokens after rows have ended, so that their rollouts' next turns can join: the others go on
+where they were, with what was computed for them.
+
 Every row of a batch has its own seed, temperature, token limit and end. Sampling is exact: with g from a Gumbel
 distribution, the argmax of logits / T + g is a sample of softmax(logits / T) (Maddison et al., arXiv:1411.0030), and g
 comes from a generator of the row's own. So an answer depends on what else is in the batch by float noise only.
@@ -10,7 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,6 +40,8 @@ from harness.records import Task
 LINGER_S = 0.02
 """How long an idle engine waits for one more rollout: a tool call takes less, a test run more."""
 ADVICE = "--hf-batch-size, --num-workers, --max-context or --max-tokens"
+JOIN_TOKENS = 24
+"""How long a generation goes on once a row has ended: a tool call takes less. It ends before where half have ended."""
 NO_LIMIT = 10**9
 """Tokenizers without a length say a number above this one."""
 
@@ -137,7 +142,7 @@ def _context(network: Any, tokenizer: Any) -> int | None:
 
 
 class HfEngine:
-    """The engine of `EngineThread`: a step is a whole generation, which settles each row at its end."""
+    """The engine of `EngineThread`: a step is a generation, which settles each row at its end."""
 
     linger_s = LINGER_S
     memory_advice = ADVICE
@@ -145,40 +150,42 @@ class HfEngine:
     def __init__(self, network: Any, stop: Sequence[int], settings: HfSettings) -> None:
         self.network, self._stop = network, stop
         self.most = settings.batch_size
-        self._requests: list[Request] = []
+        self._rows: list[Row] = []
         self._prefixes = Prefixes(network, self.most) if shareable(network) else None
 
     def add(self, requests: Sequence[Request]) -> None:
-        self._requests += requests
+        self._rows += [Row(request, _generator(request, self.network.device)) for request in requests]
 
     def step(self, closing: threading.Event) -> None:
-        requests, self._requests = self._requests, []
-        device = self.network.device
-        prompts = [request.prompt_ids for request in requests]
-        ids, mask = padded(prompts, self._stop[0], device)
-        rows = Rows(requests, torch.tensor(self._stop, device=device), ids.shape[1], closing)
-        config = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=max(request.sampling.max_tokens for request in requests),
-            pad_token_id=self._stop[0],
-            use_cache=True,
-        )
-        with torch.inference_mode(), _places_within(self.network, requests):
+        rows, self._rows = self._rows, []
+        prompts = [row.ids for row in rows]
+        ids, mask = padded(prompts, self._stop[0], self.network.device)
+        with torch.inference_mode(), _places_within(self.network, rows):
             cache = self._prefixes.cache_of(prompts) if self._prefixes else None
+            batch = Batch(rows, torch.tensor(self._stop, device=ids.device), ids.shape[1], closing, cache is not None)
             all_ids = self.network.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 past_key_values=cache,
-                generation_config=config,
-                logits_processor=LogitsProcessorList([Sampler(rows)]),
-                stopping_criteria=StoppingCriteriaList([Ending(rows)]),
+                generation_config=self._config(rows),
+                logits_processor=LogitsProcessorList([Sampler(batch)]),
+                stopping_criteria=StoppingCriteriaList([Ending(batch)]),
             )
             if self._prefixes and cache and not closing.is_set():
-                starts = [rows.start - len(prompt) for prompt in prompts]
-                self._prefixes.keep(cache, all_ids, starts, [rows.start + length for length in rows.lengths])
+                starts = [batch.start - len(prompt) for prompt in prompts]
+                self._prefixes.keep(cache, all_ids, starts, [batch.start + length for length in batch.lengths])
+        self._rows = batch.paused(all_ids)
+
+    def _config(self, rows: Sequence[Row]) -> GenerationConfig:
+        return GenerationConfig(
+            do_sample=False,
+            max_new_tokens=max(row.left for row in rows),
+            pad_token_id=self._stop[0],
+            use_cache=True,
+        )
 
     def abandon(self) -> None:
-        self._requests = []
+        self._rows = []
         if self._prefixes:
             self._prefixes.clear()
         if torch.cuda.is_available():
@@ -190,9 +197,9 @@ class HfEngine:
 
 
 @contextmanager
-def _places_within(network: Any, requests: Sequence[Request]) -> Iterator[None]:
+def _places_within(network: Any, rows: Sequence[Row]) -> Iterator[None]:
     """A row that has ended goes on with the others: it stays at a place that one of them may reach."""
-    last = max(len(request.prompt_ids) + request.sampling.max_tokens for request in requests) - 1
+    last = max(len(row.ids) + row.left for row in rows) - 1
 
     def clamp(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         places = kwargs.get("position_ids")
@@ -219,25 +226,60 @@ def gumbel(size: int, generator: torch.Generator) -> torch.Tensor:
     return -torch.empty(size, dtype=torch.float64, device=generator.device).exponential_(generator=generator).log()
 
 
-class Rows:
-    """The rows of one generation: how each is sampled, where it ends, what it has said."""
+@dataclass(eq=False)
+class Row:
+    """A request under way."""
 
-    def __init__(self, requests: Sequence[Request], stop: torch.Tensor, start: int, closing: threading.Event) -> None:
-        self.requests, self.stop, self.start, self.closing = requests, stop, start, closing
+    request: Request
+    generator: torch.Generator | None
+    """Of its own, where it is sampled."""
+    said: tuple[int, ...] = ()
+    """In the generations before this one."""
+    logprobs: tuple[float, ...] = ()
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return (*self.request.prompt_ids, *self.said)
+
+    @property
+    def left(self) -> int:
+        """Tokens that it may still say."""
+        return self.request.sampling.max_tokens - len(self.said)
+
+
+def _generator(request: Request, device: torch.device) -> torch.Generator | None:
+    if not request.sampling.temperature:
+        return None
+    source = device if device.type == "cuda" else "cpu"  # others may have no float64
+    return torch.Generator(source).manual_seed(request.sampling.seed)
+
+
+class Batch:
+    """The rows of one generation: how each is sampled, where it ends, what it has said.
+
+    Args:
+        start: the place behind the prompts.
+        may_pause: what was computed is kept, so that rows can go on later.
+    """
+
+    def __init__(
+        self, rows: Sequence[Row], stop: torch.Tensor, start: int, closing: threading.Event, may_pause: bool
+    ) -> None:
+        self.rows, self.stop, self.start, self.closing, self._may_pause = rows, stop, start, closing, may_pause
         device = stop.device
-        temperatures = [request.sampling.temperature for request in requests]
+        temperatures = [row.request.sampling.temperature for row in rows]
         self.divisor = torch.tensor([each or 1.0 for each in temperatures], device=device).unsqueeze(1)
-        self.limits = torch.tensor([request.sampling.max_tokens for request in requests], device=device)
-        source = device if device.type == "cuda" else "cpu"  # others may have no float64
-        self.generators = {
-            row: torch.Generator(source).manual_seed(request.sampling.seed)
-            for row, request in enumerate(requests)
-            if request.sampling.temperature
-        }
+        self.limits = torch.tensor([row.left for row in rows], device=device)
+        self.generators = {place: row.generator for place, row in enumerate(rows) if row.generator is not None}
         self.logprobs: list[torch.Tensor] = []
-        self.lengths = [0] * len(requests)
-        """The tokens said by each row that has ended."""
-        self.done = torch.zeros(len(requests), dtype=torch.bool, device=device)
+        self.ends: dict[int, int] = {}
+        """By row that has ended, the tokens it said here."""
+        self.done = torch.zeros(len(rows), dtype=torch.bool, device=device)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens that each row has said here."""
+        return [self.ends.get(place, len(self.logprobs)) for place in range(len(self.rows))]
 
     def sample(self, logits: torch.Tensor) -> torch.Tensor:
         """The next token of each row, [rows], from its logits, [rows, vocabulary]."""
@@ -255,30 +297,50 @@ class Rows:
         ended = (over & ~self.done).nonzero().flatten().tolist()
         if ended:
             self.done |= over
-            said, logprobs = ids[:, self.start :].tolist(), torch.stack(self.logprobs, 1).tolist()
-        for row in ended:
-            self.generators.pop(row, None)
-            self.lengths[row] = len(self.logprobs)
-            self.requests[row].settle(Answer(tuple(said[row]), tuple(logprobs[row])))
-        return self.done | self.closing.is_set()
+            for place in ended:
+                self.generators.pop(place, None)
+                self.ends[place] = len(self.logprobs)
+            for row in self._said(ids, ended):
+                row.request.settle(Answer(row.said, row.logprobs))
+        return self.done | self.closing.is_set() | self._pauses
+
+    @property
+    def _pauses(self) -> bool:
+        if not self._may_pause or not self.ends:
+            return False
+        return 2 * len(self.ends) >= len(self.rows) or len(self.logprobs) >= min(self.ends.values()) + JOIN_TOKENS
+
+    def _said(self, ids: torch.Tensor, places: Sequence[int]) -> list[Row]:
+        """Rows with what they have said by now."""
+        said, logprobs = ids[places, self.start :].tolist(), torch.stack(self.logprobs, 1)[places].tolist()
+        rows = [self.rows[place] for place in places]
+        return [
+            replace(row, said=(*row.said, *more), logprobs=(*row.logprobs, *their))
+            for row, more, their in zip(rows, said, logprobs, strict=True)
+        ]
+
+    def paused(self, ids: torch.Tensor) -> list[Row]:
+        """The rows that have not ended, as they go on from here."""
+        left = [place for place in range(len(self.rows)) if place not in self.ends]
+        return self._said(ids, left) if left else []
 
 
 class Sampler(LogitsProcessor):
     """Leaves one token possible in each row: the sampled one."""
 
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        chosen = self.rows.sample(scores)
+        chosen = self.batch.sample(scores)
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen.unsqueeze(1), 0.0)
 
 
 class Ending(StoppingCriteria):
     """Ends each row at its own stop token or token limit, and all of them when the engine closes."""
 
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        return self.rows.end(input_ids)
+        return self.batch.end(input_ids)
