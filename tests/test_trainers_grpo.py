@@ -21,7 +21,7 @@ from suites.gsm8k.environment import QuestionEnvironment
 from tests.grpo_world import ARITH, grpo, make_model, minibugs, steps, traces, watched
 from trainers.grpo_samplers import HfSampler
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:TRL currently supports vLLM versions:UserWarning")]
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +149,9 @@ def test_episodes_in_which_nothing_could_be_said_are_trained_on_without_effect(t
 def test_an_episode_that_ends_on_a_tool_result_is_not_truncated(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness.policies.hf_policy import Rows
+    from harness.policies.hf_policy import Batch
 
-    monkeypatch.setattr(Rows, "sample", _stop_at_once)
+    monkeypatch.setattr(Batch, "sample", _stop_at_once)
     assert grpo(tiny, tmp_path / "r", *minibugs(tmp_path), "--max-steps", "1") == 0
     assert {trace.stop for trace in traces(tmp_path / "r")} == {"max_iters"}
     (line,) = steps(tmp_path / "r")

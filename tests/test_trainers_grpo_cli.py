@@ -23,6 +23,7 @@ from trainers.train_watch import Watch
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:TRL currently supports vLLM versions:UserWarning"),
     pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),  # vLLM's import
 ]
 RUN = (*ARITH, "--max-steps", "4", "--save-steps", "2", "--curriculum")

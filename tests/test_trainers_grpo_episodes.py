@@ -20,7 +20,7 @@ from trainers.grpo_episodes import EpisodePolicy, EpisodeTokens, Turn, episode_t
 from trainers.tiny_model import CHATML, tiny_tokenizer
 
 START = (Message(role="system", content="Repair."), Message(role="user", content="Task."))
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:TRL currently supports vLLM versions:UserWarning")]
 
 SAMPLING = Sampling(max_tokens=50, temperature=1.0)
 

@@ -26,7 +26,7 @@ from trainers.data_check import check_file
 from trainers.formats import RowFormat
 from trainers.gsm8k.evaluate import COLUMNS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:TRL currently supports vLLM versions:UserWarning")]
 ROOT = Path(__file__).parents[1]
 QUICK = {**SMALL, "GSM8K_MAX_TOKENS": "56", "GSM8K_EPOCHS": "1", "GSM8K_GRPO_STEPS": "1", "GSM8K_LORA_R": "4"}
 

@@ -138,3 +138,14 @@ def test_beta_and_loss_reach_the_trainer(sft_run: Path, pairs: Path, tmp_path: P
     assert train("dpo", sft_run, pairs, tmp_path / "r", *flags) == 0
     assert _losses(tmp_path / "r") == [pytest.approx(1.0, abs=1e-4)]
     assert record(tmp_path / "r")["settings"]["beta"] == 0.2
+
+
+@pytest.mark.parametrize("packing", ["trie", "none"])
+def test_sft_on_the_chosen_sides_is_added_to_the_loss(sft_run: Path, pairs: Path, tmp_path: Path, packing: str) -> None:
+    flags = ["--max-steps", "1", "--packing", packing, "--pair-weights", "none"]
+    for name, weight in (("plain", "0"), ("half", "0.5"), ("whole", "1")):
+        assert train("dpo", sft_run, pairs, tmp_path / name, *flags, "--sft-weight", weight) == 0
+    plain, half, whole = (_losses(tmp_path / name)[0] for name in ("plain", "half", "whole"))
+    assert plain == pytest.approx(math.log(2), abs=1e-4)
+    assert half > plain + 0.01
+    assert whole - plain == pytest.approx(2 * (half - plain), rel=1e-3)

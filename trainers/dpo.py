@@ -52,10 +52,17 @@ def dpo_trainer(
     return PairTrainer(
         model=learner.model,
         ref_model=None if settings.lora else copy.deepcopy(learner.model).eval().requires_grad_(False),
-        args=DPOConfig(**common, max_length=None, beta=settings.beta, loss_type=[settings.loss_type]),
+        args=DPOConfig(**common, max_length=None, beta=settings.beta, **_loss(settings)),
         train_dataset=train.dataset(),
         eval_dataset=test.dataset(len(train.rows)) if test else None,
         data_collator=PairCollator(rows, learner.tokenizer.pad_token_id),
         processing_class=learner.tokenizer,
         peft_config=learner.new_adapter,
     )
+
+
+def _loss(settings: TrainSettings) -> dict[str, Any]:
+    """That of the pairs, and where it is wanted SFT on the chosen sides (Pang et al., arXiv:2404.19733)."""
+    if not settings.sft_weight:
+        return {"loss_type": [settings.loss_type]}
+    return {"loss_type": [settings.loss_type, "sft"], "loss_weights": [1.0, settings.sft_weight]}

@@ -56,6 +56,8 @@ class TrainSettings(Record):
     beta: float | None = None
     loss_type: str | None = None
     pair_weights: Literal["confidence", "none"] | None = None
+    sft_weight: float | None = None
+    """Of the chosen sides' mean negative log-probability per token, beside the loss of the pairs."""
 
 
 def add_train_flags(made: argparse.ArgumentParser, kind: Kind) -> None:
@@ -102,6 +104,9 @@ def _add_preference(group: Any) -> None:
     group.add_argument("--beta", type=_positive, default=0.1, help="pull towards the reference (default: 0.1)")
     group.add_argument("--loss-type", choices=LOSSES, help="TRL's name (default: sigmoid)")
     group.add_argument(
+        "--sft-weight", type=amount, help="of SFT on the chosen side, added to the loss: holds it likely (default: 0)"
+    )
+    group.add_argument(
         "--pair-weights", choices=("confidence", "none"), help="how much a pair counts (default: confidence)"
     )
 
@@ -140,6 +145,7 @@ LOCAL_DEFAULTS: dict[str, Any] = {
     "lora_targets": "all-linear",
     "pair_weights": "confidence",
     "loss_type": "sigmoid",
+    "sft_weight": 0.0,
     "eval_dataset": None,
     "max_length": None,
     "over_length": "drop",
@@ -183,7 +189,7 @@ def learning_rate(kind: Kind, args: argparse.Namespace) -> float:
 def settings_of(kind: Kind, args: argparse.Namespace, **found: Any) -> TrainSettings:
     """The record of filled flags; `found`: what the flags do not say, such as digests and the device."""
     names = TrainSettings.model_fields.keys() & vars(args).keys()
-    only_dpo = {"beta", "loss_type", "pair_weights"} if kind == "sft" else set()
+    only_dpo = {"beta", "loss_type", "pair_weights", "sft_weight"} if kind == "sft" else set()
     return TrainSettings(**{**{name: getattr(args, name) for name in names - only_dpo}, "kind": kind, **found})
 
 

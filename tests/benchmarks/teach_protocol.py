@@ -106,7 +106,7 @@ def prefer(lab: Lab) -> bool:
         return False
     dpo = ("--dataset", "prefs.jsonl", "--model", "sft", "--output-dir", "dpo", "--seed", chosen.seed)
     steps = ("--learning-rate", chosen.dpo_learning_rate, "--epochs", 3, "--batch-size", 4)
-    loss = ("--loss-type", "sigmoid_norm", "--beta", chosen.beta)  # per token: a sum teaches that long is bad
+    loss = ("--loss-type", "sigmoid_norm", "--beta", chosen.beta, "--sft-weight", 1)  # a sum teaches: long is bad
     lab.run("dpo", "train", "dpo", *dpo, *(() if chosen.model else ("--no-lora",)), *steps, *loss)
     return True
 
