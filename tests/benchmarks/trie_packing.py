@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from transformers import AutoTokenizer
 
 from harness.chat_template import chat_format
+from harness.model_files import find_model
 from tests.trl_trainers import (
     Pair,
     Row,
@@ -168,7 +169,7 @@ def benchmark_dpo(pairs: list[Pair], name: str, directory: Path, hidden_size: in
 
 def count_pairs(file: Path, model: Path, max_tokens: int) -> None:
     """How much the pairs of a real file share, packed in the groups that training packs."""
-    chat = chat_format(AutoTokenizer.from_pretrained(model))
+    chat = chat_format(AutoTokenizer.from_pretrained(find_model(str(model)).tokenizer))
     units = [row.sequences for row in read_rows(file, "dpo", chat, max_tokens).rows]
     groups = group_units(units, max_tokens, min_units=1)
     rows = [[row for index in group for row in units[index]] for group in groups]
