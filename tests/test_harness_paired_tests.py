@@ -122,6 +122,7 @@ def test_differences_of_other_tasks_are_refused(second: dict[str, list[float]]) 
         task_differences({"a": [1.0], "b": [0.0]}, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [8, 12, 40, 512])
 def test_the_interval_holds_the_true_difference_nineteen_times_in_twenty(count: int) -> None:
     trials, held = 200, 0
