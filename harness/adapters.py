@@ -1,4 +1,4 @@
-"""An adapter is put on its model whole, or not at all."""
+"""A model and the adapter on it: it is put there whole, or not at all."""
 
 from __future__ import annotations
 
@@ -26,3 +26,8 @@ def with_adapter(network: Any, adapter: Path, trained: bool = False) -> Any:
     if strange := [*loaded.missing_keys, *loaded.unexpected_keys]:
         raise ValueError(f"{len(strange)} weights of the adapter {adapter} have no counterpart, such as {strange[0]}")
     return model
+
+
+def base_of(network: Any) -> Any:
+    """The model under an adapter; itself where it has none."""
+    return network.get_base_model() if hasattr(network, "peft_config") else network

@@ -10,9 +10,10 @@ from trl import DPOConfig, DPOTrainer
 from trainers.train_data import Forest, PairCollator, TreeTraining
 from trainers.train_model import Learner
 from trainers.train_settings import TrainSettings
+from trainers.train_shared import AdapterResumed
 
 
-class PairTrainer(TreeTraining, DPOTrainer):
+class PairTrainer(TreeTraining, AdapterResumed, DPOTrainer):
     """Its loss: the mean over the pairs of an optimizer step, however they lie in micro-batches."""
 
     loss_is_scaled_for_ga = True
@@ -20,12 +21,6 @@ class PairTrainer(TreeTraining, DPOTrainer):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> int:
         """The pairs of an optimizer step: trees differ in size, so micro-batches do."""
         return sum(len(batch["input_ids"]) // 2 for batch in batch_samples)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Beside TRL's copy of an adapter transformers 5.19 forgets to load the one that is trained."""
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if "ref" in getattr(self.model, "peft_config", {}):
-            self.model.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

@@ -24,6 +24,7 @@ from trainers.grpo_samplers import Sampler
 from trainers.grpo_settings import GrpoSettings
 from trainers.rewards import Outcome, rewarded
 from trainers.train_model import Learner
+from trainers.train_shared import AdapterResumed
 from trainers.trie_packing import row_log_probs
 
 ORDER_FILE = "tasks.json"
@@ -34,7 +35,7 @@ TOLERANCE = {"float32": 1e-3, "bf16": 0.1}
 """Between the sampler's log-probabilities and the trainer's, in the mean over tokens: rounding, by precision."""
 
 
-class EpisodeTrainer(GRPOTrainer):
+class EpisodeTrainer(AdapterResumed, GRPOTrainer):
     """Its rows are the rollouts of rounds. The data set only counts them: tasks are dealt by the rounds."""
 
     rounds: Rounds
@@ -83,10 +84,7 @@ class EpisodeTrainer(GRPOTrainer):
         super().log(logs, start_time)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Beside TRL's copy of an adapter transformers 5.19 forgets to load the one that is trained."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if "ref" in getattr(self.model, "peft_config", {}):
-            self.model.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
         self.rounds.order.restore(json.loads((Path(resume_from_checkpoint) / ORDER_FILE).read_text(encoding="utf-8")))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

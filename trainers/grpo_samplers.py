@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from transformers import GenerationConfig
 
+from harness.adapters import base_of
 from harness.budget import Budget
 from harness.chat_template import ChatFormat
 from harness.errors import UsageError
@@ -127,7 +128,7 @@ class HfSampler:
         in (top_k, penalties), are left out.
         """
         self._engine.abandon()
-        inner = network.get_base_model() if hasattr(network, "peft_config") else network
+        inner = base_of(network)
         training, own = network.training, inner.generation_config
         network.eval()
         inner.generation_config = GenerationConfig()

@@ -31,12 +31,13 @@ from trainers.train_shared import (
     about_command,
     add_tensorboard,
     owned,
+    packs,
     patched,
     save_model,
     shared_arguments,
     train_on,
 )
-from trainers.train_watch import Diverged, Watch
+from trainers.train_watch import Diverged, Watch, memory_in_words
 
 EXIT_DIVERGED, EXIT_INFRASTRUCTURE, EXIT_INTERRUPTED = 1, 3, 130
 
@@ -86,7 +87,7 @@ def run_grpo(
     settings = _filled(settings, suite, tasks)
     run = TrainRun(output_dir, result_name)
     training = _Training(suite, tasks, backend, num_workers, save_steps, report_to)
-    with owned(run.path), _memory_in_words(settings), disk_in_words(run.path):
+    with owned(run.path), memory_in_words(settings, _to_lower(settings), out_of_memory), disk_in_words(run.path):
         there = run.claim(settings, resume)
         if resume and there is None:
             notice(NOTHING_TO_RESUME)
@@ -156,7 +157,7 @@ def _train(
     run.write_record({**record, **described})
     checkpoint = run.last_checkpoint()
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    before, packing = run.cut_metrics(step), _packing(settings, learner)
+    before, packing = run.cut_metrics(step), packs(settings, learner, "rollouts")
     with _prepared(run, settings, training, learner, step) as trainer:
         watch = _Watch(run, before)
         watch.packing = patched(trainer, packing)
@@ -218,17 +219,6 @@ def _config(settings: GrpoSettings, training: _Training) -> RunConfig:
     )
 
 
-def _packing(settings: GrpoSettings, learner: Learner) -> bool:
-    """Whether a group's common prefixes are computed once; where the model does not allow it, that is said."""
-    if settings.packing == "none":
-        return False
-    from trainers.trie_packing import why_not
-
-    if reason := why_not(learner.causal_lm):
-        notice(f"rollouts are not packed: {reason}")
-    return not reason
-
-
 def _say_plan(settings: GrpoSettings, training: _Training) -> None:
     weights = ", ".join(f"{name} x {weight:g}" for name, weight in settings.rewards.items() if weight)
     notice(
@@ -252,8 +242,8 @@ class _Watch(Watch):
 def _finish(run: TrainRun, settings: GrpoSettings, learner: Learner, trainer: Any, watch: Watch) -> dict[str, Any]:
     """Save the result, and then say that it is there."""
     name = save_model(run, settings.lora, learner, trainer)
-    rounds = [line for line in run.metric_lines() if "reward" in line]
-    last = list(run.metric_lines())[-1]
+    lines = list(run.metric_lines())
+    rounds, last = [line for line in lines if "reward" in line], lines[-1]
     result = {
         "kind": "grpo",
         "backend": "local",
@@ -280,16 +270,6 @@ def _result_text(run: TrainRun, result: Mapping[str, Any]) -> str:
     return f"{done}\n  repo-agent eval --llm-provider hf --model {place} --suite {suite}"
 
 
-@contextmanager
-def _memory_in_words(settings: GrpoSettings) -> Iterator[None]:
-    """An exhausted memory as a UsageError with the settings to lower."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        checkpointing = "" if settings.gradient_checkpointing else ", or say --gradient-checkpointing"
-        raise UsageError(
-            f"out of memory on {settings.device}: lower --micro-batch-size (now {settings.micro_batch_size}), "
-            f"--num-workers, --max-tokens or --max-context{checkpointing}"
-        ) from error
+def _to_lower(settings: GrpoSettings) -> str:
+    """What to lower where memory is too small."""
+    return f"--micro-batch-size (now {settings.micro_batch_size}), --num-workers, --max-tokens or --max-context"

@@ -25,6 +25,7 @@ from trainers.train_shared import (
     about_command,
     add_tensorboard,
     owned,
+    packs,
     patched,
     save_model,
     shared_arguments,
@@ -62,7 +63,7 @@ def run_local(
     args = local_arguments(kind, flags)
     run = TrainRun(_directory(args), result_name)
     settings = _settings(kind, args)
-    with owned(run.path), memory_in_words(settings), disk_in_words(run.path):
+    with owned(run.path), memory_in_words(settings, _to_lower(settings)), disk_in_words(run.path):
         there = run.claim(settings, args.resume)
         if args.resume and there is None:
             notice(NOTHING_TO_RESUME)
@@ -118,7 +119,7 @@ def _train(
     chat = load_tokenizer(files)
     learner = load_learner(files, chat, settings)
     data = _read(args, settings, learner)
-    packing = _packing(settings, learner)
+    packing = packs(settings, learner, "rows")
     found = record.get("batches", {}).get("batch_size")
     batches = _batches(settings, data, packing, found or (1 if settings.batch_size == "max" else settings.batch_size))
     described = {**record, **_record(settings, data)}
@@ -139,6 +140,13 @@ def _train(
     return _finish(run, settings, learner, trainer, data, watch)
 
 
+def _to_lower(settings: TrainSettings) -> str:
+    """What to lower where memory is too small."""
+    packed = f"--max-packed-tokens (now {settings.max_packed_tokens}), " if settings.packing == "trie" else ""
+    batch = f"--batch-size (now {settings.batch_size}; --gradient-accumulation makes up for it)"
+    return f"{batch}, {packed}--max-length"
+
+
 def _read(args: argparse.Namespace, settings: TrainSettings, learner: Learner) -> _Data:
     limit = learner.max_positions
     if limit and settings.max_length and settings.max_length > limit:
@@ -150,17 +158,6 @@ def _read(args: argparse.Namespace, settings: TrainSettings, learner: Learner) -
         return read_rows(path, settings.kind, learner.chat, longest, refuse, weigh)
 
     return _Data(read(args.dataset), read(args.eval_dataset) if args.eval_dataset else None)
-
-
-def _packing(settings: TrainSettings, learner: Learner) -> bool:
-    """Whether rows are packed; where the model does not allow it, that is said."""
-    if settings.packing == "none":
-        return False
-    from trainers.trie_packing import why_not
-
-    if reason := why_not(learner.causal_lm):
-        notice(f"rows are not packed: {reason}")
-    return not reason
 
 
 def _batches(settings: TrainSettings, data: _Data, packing: bool, size: int) -> _Batches:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.adapters import with_adapter
+from harness.adapters import base_of, with_adapter
 from harness.chat_template import ChatFormat, chat_format
 from harness.errors import UsageError
 from harness.model_files import ModelFiles, find_model
@@ -52,7 +52,7 @@ class Learner:
     @property
     def causal_lm(self) -> Any:
         """The model without its adapter's wrapper."""
-        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+        return base_of(self.model)
 
     @property
     def max_positions(self) -> int | None:

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.adapters import base_of
 from harness.errors import UsageError
 from harness.model_files import share
+from harness.progress import notice
 from harness.run_files import now
 from trainers.grpo_settings import GrpoSettings
 from trainers.train_model import Learner
@@ -76,12 +78,35 @@ def add_tensorboard(trainer: Any, run: TrainRun) -> None:
     trainer.add_callback(TensorBoardCallback(SummaryWriter(str(run.path / "tensorboard"))))
 
 
+class AdapterResumed:
+    """A trainer of TRL that keeps a copy of an adapter as its reference; to be put before it."""
+
+    model: Any
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Beside TRL's copy of an adapter transformers 5.19 forgets to load the one that is trained."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+        if "ref" in getattr(self.model, "peft_config", {}):
+            self.model.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
+
+
+def packs(settings: TrainSettings | GrpoSettings, learner: Learner, what: str) -> bool:
+    """Whether `what`, rows for example, is packed; where the model does not allow it, that is said."""
+    if settings.packing == "none":
+        return False
+    from trainers.trie_packing import why_not
+
+    if reason := why_not(learner.causal_lm):
+        notice(f"{what} are not packed: {reason}")
+    return not reason
+
+
 def patched(trainer: Any, packing: bool) -> Any:
     """The models' forwards as the batches need them; the figures of packing, None without it."""
     from trainers.trie_packing import add_row_weights, add_trie_packing
 
     models = [trainer.model, getattr(trainer, "ref_model", None)]
-    bare = [each.get_base_model() if hasattr(each, "peft_config") else each for each in models if each is not None]
+    bare = [base_of(each) for each in models if each is not None]
     if packing:
         stats = [add_trie_packing(each) for each in bare]
         return stats[0]

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 
 from harness.errors import UsageError
 from harness.progress import ProgressView, notice, progress_view
+from trainers.grpo_settings import GrpoSettings
 from trainers.train_run import TrainRun
 from trainers.train_settings import TrainSettings
 
@@ -126,24 +127,22 @@ def stop_at_interrupt(watch: Watch) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-@contextmanager
-def memory_in_words(settings: TrainSettings) -> Iterator[None]:
-    """An exhausted memory as a UsageError with the settings to lower."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        checkpointing = "" if settings.gradient_checkpointing else ", or say --gradient-checkpointing"
-        packed = f"--max-packed-tokens (now {settings.max_packed_tokens}), " if settings.packing == "trie" else ""
-        raise UsageError(
-            f"out of memory on {settings.device}: lower --batch-size (now {settings.batch_size}; "
-            f"--gradient-accumulation makes up for it), {packed}--max-length{checkpointing}"
-        ) from error
-
-
 def out_of_memory(error: BaseException) -> bool:
     import torch
 
     said = str(error)
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in said
+
+
+@contextmanager
+def memory_in_words(
+    settings: TrainSettings | GrpoSettings, lower: str, lacking: Callable[[BaseException], bool] = out_of_memory
+) -> Iterator[None]:
+    """An exhausted memory as a UsageError that names the settings to `lower`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not lacking(error):
+            raise
+        checkpointing = "" if settings.gradient_checkpointing else ", or say --gradient-checkpointing"
+        raise UsageError(f"out of memory on {settings.device}: lower {lower}{checkpointing}") from error

@@ -20,7 +20,7 @@ import torch
 import transformers
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from harness.adapters import with_adapter
+from harness.adapters import base_of, with_adapter
 from harness.budget import Budget
 from harness.errors import UsageError
 from harness.model_files import ModelFiles, find_model
@@ -121,8 +121,9 @@ def load_network(files: ModelFiles, device: torch.device, dtype: torch.dtype) ->
         network = network.to(device)
         if files.adapter:
             network = with_adapter(network, files.adapter).to(device)
-    inner = network.get_base_model() if files.adapter else network
-    inner.generation_config = GenerationConfig()  # what it holds (top_k, penalties, …) would fill what ours leaves open
+    base_of(
+        network
+    ).generation_config = GenerationConfig()  # what it holds (top_k, penalties, …) would fill what ours leaves open
     return network.eval()
 
 
@@ -205,8 +206,7 @@ def _places_within(network: Any, rows: Sequence[Row]) -> Iterator[None]:
         places = kwargs.get("position_ids")
         return args, kwargs if places is None else {**kwargs, "position_ids": places.clamp(max=last)}
 
-    inner = network.get_base_model() if hasattr(network, "peft_config") else network
-    hook = inner.register_forward_pre_hook(clamp, with_kwargs=True)
+    hook = base_of(network).register_forward_pre_hook(clamp, with_kwargs=True)
     try:
         yield
     finally:

@@ -16,6 +16,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from harness.adapters import base_of
+
 GROWTH = 1.25
 """The room of a full cache becomes so many times as large."""
 Layer = tuple[torch.Tensor, torch.Tensor]
@@ -141,7 +143,7 @@ def shareable(network: Any) -> bool:
     """Whether keys and values can be cut and joined: not where layers forget, where prompts are learnt, or where a pass
     over a prompt would make logits of all its tokens."""
     adapters = getattr(network, "peft_config", {})
-    inner = network.get_base_model() if adapters else network
+    inner = base_of(network)
     if any(adapter.is_prompt_learning for adapter in adapters.values()):
         return False
     layers = DynamicCache(config=inner.config).layers

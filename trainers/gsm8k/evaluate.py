@@ -6,6 +6,7 @@ import csv
 import io
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,13 +53,14 @@ def evaluate(wanted: Evaluation, say: Callable[[str], None], resume: bool = True
     suite = wanted.settings.eval_questions(wanted.mirror)
     speaker = Speaker(absolute(wanted.model), wanted.settings, wanted.settings.temperature)
     with opened(suite, speaker) as stage:
-        name = f"{wanted.stage}_{run_id(stage)}"
-        with Play(stage, wanted.directory / TRACES / name, wanted.settings, resume) as play:
+        run = run_id(stage)
+        name = f"{wanted.stage}_{run}"
+        with closing(Play(stage, wanted.directory / TRACES / name, wanted.settings, resume)) as play:
             if not play.ask((task, 0) for task in stage.tasks):
                 say("the evaluation is not complete: the same command with --resume goes on")
                 return play.exit_code
         samples = [play.samples[question.id, 0] for question in suite.questions]
-        about = {"stage": wanted.stage, "run_id": run_id(stage), "model": wanted.model, "suite": suite.name}
+        about = {"stage": wanted.stage, "run_id": run, "model": wanted.model, "suite": suite.name}
         about |= {"engine": stage.source.info.engine or stage.source.info.name}
     _write(wanted, name, suite, samples, about, say)
     return 0

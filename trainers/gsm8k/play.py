@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from harness.budget import Budget
 from harness.errors import UsageError
@@ -142,7 +140,7 @@ def run_id(stage: Stage) -> str:
 
 
 class Play:
-    """Plays questions of a run, and knows the samples that its directory has from before; a context manager.
+    """Plays questions of a run, and knows the samples that its directory has from before; to be closed.
 
     Args:
         resume: go on where a run of the same configuration was left.
@@ -201,11 +199,3 @@ class Play:
 
     def close(self) -> None:
         self._store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

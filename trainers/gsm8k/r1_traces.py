@@ -8,9 +8,8 @@ from typing import Any
 from harness.progress import notice
 from suites.gsm8k.formats import FORMATS
 from suites.gsm8k.suite import Question
-from trainers.gsm8k.evaluate import TRACES
-from trainers.gsm8k.play import Play, Sample, Speaker, absolute, opened, run_id
-from trainers.gsm8k.traces import TracesJob, trimmed, write_lines, write_stats
+from trainers.gsm8k.play import Sample
+from trainers.gsm8k.traces import TracesJob, playing, trimmed, write_lines, write_stats
 
 CORRECT_FILE, ALL_FILE, ORIGINAL_FILE = "sft_r1_correct.jsonl", "sft_r1_all.jsonl", "sft_original.jsonl"
 FEW = 0.5
@@ -33,14 +32,12 @@ def write_r1_traces(job: TracesJob, resume: bool, say: Callable[[str], None]) ->
     Raises:
         UsageError: bad input.
     """
-    speaker = Speaker(absolute(job.model), job.settings, job.temperature)
-    with opened(job.suite, speaker) as stage:
-        with Play(stage, job.directory / TRACES / f"r1_{run_id(stage)}", job.settings, resume) as play:
-            if not play.ask((task, 0) for task in stage.tasks):
-                say("the traces are not complete: the same command with --resume goes on")
-                return play.exit_code
+    with playing(job, 1, resume) as play:
+        if not play.ask((task, 0) for task in play.stage.tasks):
+            say("the traces are not complete: the same command with --resume goes on")
+            return play.exit_code
         samples = [play.samples[question.id, 0] for question in job.suite.questions]
-        info = stage.source.info
+        info = play.stage.source.info
     pairs, asked = zip(job.suite.questions, samples, strict=True), job.settings.engine
     fallback = {} if info.name == asked else {"fallback": f"{info.name} instead of {asked}"}
     rows = [_graded(question, sample) | fallback for question, sample in pairs]

@@ -124,8 +124,8 @@ class RowsAbout:
     settings: Mapping[str, Any]
     sources: Sequence[Path] = ()
     dropped: int = 0
-    tested: frozenset[str] = frozenset()
-    """The evaluation's questions: no row should have them."""
+    leakage: str = ""
+    """What is to be said of questions of the evaluation in the rows (`leaked_words`)."""
 
 
 def write_rows(directory: Path, rows: Sequence[Mapping[str, Any]], about: RowsAbout) -> Path:
@@ -144,7 +144,7 @@ def write_rows(directory: Path, rows: Sequence[Mapping[str, Any]], about: RowsAb
             format=f"A question and its answer, of which the answer is trained ({', '.join(formats)}).",
             command=about.command,
             settings=dict(about.settings),
-            leakage=(leaked_words(rows, about.tested),),
+            leakage=(about.leakage,) if about.leakage else (),
             counts={"formats": dict(formats)},
             tokens=token_figures(tokens, counter.about),
             dropped={"rows": {"not correct": about.dropped} if about.dropped else {}},

@@ -101,9 +101,9 @@ def run_sft(job: SftJob, resume: bool, say: Callable[[str], None]) -> int:
     sources = {str(path): file_sha256(path) for path in job.sources}
     write_config(job.directory, job.stage, job.settings, model=absolute(job.model), sources=sources, filter=job.filter)
     tested = frozenset(each.question for each in job.settings.eval_questions(job.mirror).questions)
-    if (leaked := leaked_words(job.rows, tested)).startswith("WARNING"):
-        notice(leaked)
-    about = RowsAbout(job.command, job.settings.model_dump(mode="json"), job.sources, job.dropped, tested)
+    if (leakage := leaked_words(job.rows, tested)).startswith("WARNING"):
+        notice(leakage)
+    about = RowsAbout(job.command, job.settings.model_dump(mode="json"), job.sources, job.dropped, leakage)
     write_rows(job.directory, job.rows, about)
     code = run_local("sft", _flags(job, resume), job.command, lambda text: say(text.splitlines()[0]), MODEL)
     if code == 0:

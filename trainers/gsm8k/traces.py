@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def write_traces(job: TracesJob, resume: bool, say: Callable[[str], None]) -> in
 
 def first_right(job: TracesJob, attempts: int, resume: bool) -> dict[str, Sample] | int:
     """By question, the first sample that is right and reasons; the exit code where the sampling did not end."""
-    with _playing(job, attempts, resume) as play:
+    with playing(job, attempts, resume) as play:
         found: dict[str, Sample] = {}
         for attempt in range(attempts):
             left = [task for task in play.stage.tasks if task.id not in found]
@@ -71,7 +71,7 @@ def first_right(job: TracesJob, attempts: int, resume: bool) -> dict[str, Sample
 
 def first_said(job: TracesJob, resume: bool) -> dict[str, Sample] | int:
     """By question, its first sample, whatever it is; the exit code where the sampling did not end."""
-    with _playing(job, 1, resume) as play:
+    with playing(job, 1, resume) as play:
         tasks = play.stage.tasks
         if not play.ask((task, 0) for task in tasks):
             return play.exit_code
@@ -79,11 +79,12 @@ def first_said(job: TracesJob, resume: bool) -> dict[str, Sample] | int:
 
 
 @contextmanager
-def _playing(job: TracesJob, attempts: int, resume: bool) -> Iterator[Play]:
+def playing(job: TracesJob, attempts: int, resume: bool) -> Iterator[Play]:
+    """The samples of a job, with its model loaded. Raises UsageError where it cannot be."""
     speaker = Speaker(absolute(job.model), job.settings, job.temperature)
     with opened(job.suite, speaker, attempts) as stage:
         directory = job.directory / TRACES / f"{job.stage}_{run_id(stage)}"
-        with Play(stage, directory, job.settings, resume) as play:
+        with closing(Play(stage, directory, job.settings, resume)) as play:
             yield play
 
 

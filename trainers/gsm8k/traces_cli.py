@@ -68,7 +68,7 @@ def _pairs(args: argparse.Namespace) -> int:
     directory = args.output_dir or R1_DIRECTORY
     suite = settings.all_train_questions(args.mirror, args.num_samples)
     temperature = settings.r1_temperature if args.sampled_at is None else args.sampled_at
-    job = TracesJob(args.model or settings.base_model, directory, directory, settings, suite, temperature)
+    job = TracesJob(args.model or settings.base_model, directory, directory, settings, suite, temperature, "r1")
     return write_original(job, print) if args.style == "original" else write_r1_traces(job, args.resume, print)
 
 
