@@ -18,6 +18,7 @@ from harness.redaction import Redactor
 from harness.run import Run
 from harness.run_files import REPORT_FILE, refuse_run_file
 from harness.trace_store import TraceStore
+from harness.training_history import trained_notices
 from suites.run_cli import Stage, add_run_flags, exit_code, left_to_do, resume_notices, stage
 
 
@@ -41,6 +42,7 @@ def _evaluate(args: argparse.Namespace, stage: Stage) -> int:
     jobs = stage.jobs()
     for job in jobs:
         stage.source.policy(job.task, job.index)  # whatever it lacks is said before the run
+    seen = trained_notices(args.model, (task.id for task in stage.tasks))
     directory = args.trace_dir or stage.new_directory()
     where = _writable(args.report) if args.report else directory / REPORT_FILE
     resumed = stage.claim(directory, args.resume)
@@ -49,7 +51,7 @@ def _evaluate(args: argparse.Namespace, stage: Stage) -> int:
     with TraceStore(directory) as store:
         if resumed:
             jobs = left_to_do(stage, directory, jobs, lambda trace: metrics.append(measure(trace)))
-        notices = [*stage.notices, *resume_notices(args.resume, resumed, len(metrics), store.torn_bytes)]
+        notices = [*stage.notices, *seen, *resume_notices(args.resume, resumed, len(metrics), store.torn_bytes)]
         head = (
             f"{len(jobs)} rollouts to play of {stage.config.policy} on {stage.suite.name}, sandbox {stage.backend.name}"
         )

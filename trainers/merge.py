@@ -15,10 +15,11 @@ from pydantic import TypeAdapter
 from harness.chat_template import ChatFormat, chat_format
 from harness.errors import UsageError
 from harness.model_files import share
+from harness.training_history import HISTORY_FILE, TrainingRun
 from trainers.full_disk import disk_in_words
 from trainers.merge_card import MergedModel, card_text
 from trainers.merge_ollama import modelfile
-from trainers.merge_source import HISTORY_FILE, Source, TrainingRun, find_source
+from trainers.merge_source import Source, find_source
 from trainers.merge_weights import check_tokenizer, merged_model, tokenizer_of
 
 CARD_FILE, OLLAMA_FILE = "README.md", "Modelfile"

@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from harness.redaction import Redactor
+from harness.training_history import NOT_KNOWN, TrainingRun
 from harness.versions import versions
-from trainers.merge_source import NOT_KNOWN, TrainingRun
 
 _PROTOCOL = (
     "It answers in repo-agent's JSON tool protocol (`--tool-protocol {name}`): the whole message is one JSON object, "

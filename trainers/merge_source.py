@@ -1,49 +1,13 @@
-"""What is known of a model that is to be merged: its files, and every training run that made it what it is.
-
-A run that began with another run's model has a history: what that one was trained on is in the model too, so that a
-card which told of the last run only would hide leaks.
-"""
+"""What is known of a model that is to be merged: its files, and every training run that made it what it is."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import Field, TypeAdapter, ValidationError
 
 from harness.errors import UsageError
-from harness.model_files import RESULT_FILE, ModelFiles, find_model, read_result
-from harness.records import Record
-
-HISTORY_FILE = "training.json"
-"""In a merged model's directory: the runs that made it, for the card of a model that is trained from it."""
-TRAIN_FILE, METRICS_FILE = "train.json", "metrics.jsonl"
-NOT_KNOWN = "What it was trained on is not known: whether tasks of a test split are in it cannot be said."
-ADAPTER_FILE = "adapter_config.json"
-
-
-class TrainingRun(Record):
-    """One training run, as far as it is recorded; nothing in it names a place on a machine."""
-
-    kind: str = ""
-    """sft or dpo."""
-    data: str = ""
-    """Name of the file of rows."""
-    data_sha256: str = ""
-    data_card: str = ""
-    """Name of its card."""
-    settings: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
-    results: dict[str, str | int | float | None] = Field(default_factory=dict)
-    """Rows, steps, losses and so on."""
-    versions: dict[str, str] = Field(default_factory=dict)
-    protocols: tuple[str, ...] = ()
-    """Of the rollouts that the rows come from."""
-    suites: tuple[str, ...] = ()
-    leakage: tuple[str, ...] = (NOT_KNOWN,)
+from harness.model_files import RESULT_FILE, ModelFiles, find_model
+from harness.training_history import TrainingRun, training_history
 
 
 @dataclass(frozen=True)
@@ -66,114 +30,6 @@ def find_source(name: str) -> Source:
     files = find_model(name)
     if files.adapter is None and not (Path(name) / RESULT_FILE).is_file():
         raise UsageError(f"--model {name}: nothing to merge: give a training run's directory, or an adapter's")
-    runs = tuple(_history(Path(name), set()))
+    runs = training_history(Path(name))
     length = runs[-1].settings.get("max_length") if runs else None
     return Source(files, runs, length if isinstance(length, int) else None)
-
-
-def _history(path: Path, seen: set[Path]) -> Iterator[TrainingRun]:
-    """The runs that made the model at a path, oldest first; a name on the hub has none."""
-    if (path / HISTORY_FILE).is_file():
-        yield from _read_history(path / HISTORY_FILE)
-    elif run := _run_of(path):
-        train = _read(run / TRAIN_FILE)
-        before = _settings_of(train).get("model")
-        if before and run not in seen:
-            yield from _history(Path(str(before)), seen | {run})
-        yield _training_run(run, train, ended=path.resolve() in (run, run / "adapter", run / "model"))
-    elif (path / ADAPTER_FILE).is_file():
-        yield from _history(Path(find_model(str(path)).base), seen)
-        yield TrainingRun()
-    elif path.is_absolute() and not path.exists():
-        yield TrainingRun()
-
-
-def _run_of(path: Path) -> Path | None:
-    """The directory of the run whose model, adapter or checkpoint lies at a path."""
-    places = (path.resolve(), *path.resolve().parents[:2]) if path.is_dir() else ()
-    return next((place for place in places if (place / TRAIN_FILE).is_file()), None)
-
-
-def _read_history(path: Path) -> tuple[TrainingRun, ...]:
-    try:
-        return TypeAdapter(tuple[TrainingRun, ...]).validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise UsageError(f"{path} cannot be read") from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read") from error
-    if not isinstance(found, dict):
-        raise UsageError(f"{path} cannot be read")
-    return found
-
-
-def _settings_of(train: Mapping[str, Any]) -> dict[str, Any]:
-    found = train.get("settings")
-    return found if isinstance(found, dict) else {}
-
-
-def _training_run(run: Path, train: Mapping[str, Any], ended: bool) -> TrainingRun:
-    """Args: ended: its result is meant, no checkpoint of it."""
-    result = read_result(run) if ended and (run / RESULT_FILE).is_file() else {}
-    data = train.get("data") or {}
-    reference = data.get("card") or {}
-    return TrainingRun(
-        kind=str(_settings_of(train).get("kind") or result.get("kind", "")),
-        data=Path(str(data.get("path", ""))).name,
-        data_sha256=str(data.get("sha256", "")),
-        data_card=Path(str(reference.get("path", ""))).name,
-        settings=_plain(_settings_of(train)),
-        results=_results(result, data) | (_logged(run / METRICS_FILE) if ended else {}),
-        versions={name: str(value) for name, value in (train.get("versions") or {}).items()},
-        **_of_card(reference),
-    )
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is a path, or no single value."""
-    kept = {key: value for key, value in values.items() if value is None or isinstance(value, str | int | float)}
-    return {key: value for key, value in kept.items() if key != "model" and not str(value).startswith("/")}
-
-
-def _results(result: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("steps", "tokens", "seconds", "final_loss")
-    rows = {name: data[name] for name in ("rows", "dropped_over_length") if name in data}
-    return rows | {name: result[name] for name in names if name in result}
-
-
-def _logged(metrics: Path) -> dict[str, float]:
-    losses = list(_losses(metrics))
-    return {"first_logged_loss": losses[0], "last_logged_loss": losses[-1]} if losses else {}
-
-
-def _losses(metrics: Path) -> Iterator[float]:
-    if metrics.is_file():
-        for line in metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                loss = json.loads(line).get("loss")
-            except ValueError:  # a torn last line
-                continue
-            if isinstance(loss, int | float):
-                yield loss
-
-
-def _of_card(reference: Mapping[str, Any]) -> dict[str, Any]:
-    """What the data card says of leaks and of where the rows come from; it must still be the card of then."""
-    path = Path(str(reference.get("path", "")))
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return {}
-    if hashlib.sha256(content).hexdigest() != reference.get("sha256"):
-        return {"leakage": (f"The data card {path.name} is not what it was at the training. {NOT_KNOWN}",)}
-    card = json.loads(content)
-    runs = [source.get("run") or {} for source in card.get("sources", ())]
-    return {
-        "leakage": tuple(card.get("leakage") or (NOT_KNOWN,)),
-        "protocols": tuple(sorted({str(run["tool_protocol"]) for run in runs if run.get("tool_protocol")})),
-        "suites": tuple(sorted({str(run["suite"]) for run in runs if run.get("suite")})),
-    }

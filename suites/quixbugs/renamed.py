@@ -18,13 +18,13 @@ from functools import cache, cached_property
 from typing import Literal
 
 from harness.records import Task
+from harness.training_history import COPY_MARK
 from sandboxes.workspace import File, MappingTree, Workspace
 from suites.base import RepoSuite
 from suites.quixbugs.suite import QuixbugsSuite
 from tools.protocol import TOOLS, call_text, final_text
 
 MAX_COPIES = 1000
-_MARK = "~"
 _KNOWN_SHARE, _PROTOCOL_SHARE = 0.5, 0.2
 """Of the words in new names those that programs really have, and those that messages of the protocol have too."""
 # fmt: off
@@ -63,7 +63,7 @@ class RenamedQuixbugs(RepoSuite):
         }
         return replace(
             task,
-            id=f"{task.id}{_MARK}{number}",
+            id=f"{task.id}{COPY_MARK}{number}",
             suite=self.name,
             goal=rename(task.goal),
             tree=Workspace(MappingTree(tree)),
@@ -86,13 +86,13 @@ class RenamedQuixbugs(RepoSuite):
 
     def group_of(self, task: Task) -> str:
         """The original, which all its copies give away."""
-        return task.id.partition(_MARK)[0]
+        return task.id.partition(COPY_MARK)[0]
 
     def split_of(self, task: Task) -> Literal["train", "test", ""]:
         return "train"
 
     def reference(self, task: Task) -> Workspace:
-        name, _, number = task.id.partition(_MARK)
+        name, _, number = task.id.partition(COPY_MARK)
         original = next(each for each in self.whole.tasks() if each.id == name)
         rename, rename_all = self._renaming(original, int(number))
         (program,) = original.editable
