@@ -220,7 +220,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--model", default="", help="train this model with LoRA instead of a tiny one from scratch")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--copies", type=int, default=48, help="of each training task, under other names")
-    made.add_argument("--copying-steps", type=int, default=500, help="of practice before anything else")
+    made.add_argument("--copying-steps", type=int, default=1000, help="of practice before anything else")
     made.add_argument("--epochs", type=float, default=1.0, help="of SFT")
     made.add_argument("--learning-rate", type=float, default=1e-3, help="of SFT")
     made.add_argument("--dpo-learning-rate", type=float, default=5e-5)
