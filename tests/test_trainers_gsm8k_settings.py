@@ -11,6 +11,7 @@ import pytest
 
 from harness.errors import UsageError
 from repo_agent import main
+from trainers.gsm8k.grpo import GrpoJob
 from trainers.gsm8k.gsm8k_cli import SUBCOMMANDS
 from trainers.gsm8k.settings import (
     FIELDS,
@@ -21,6 +22,7 @@ from trainers.gsm8k.settings import (
     variable_of,
     write_config,
 )
+from trainers.rewards import QUESTION
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -70,6 +72,20 @@ def test_a_flag_out_of_range_is_one_line(argv: list[str], capsys: pytest.Capture
     assert main(["gsm8k", command, *argv]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and argv[0] in said
+
+
+@pytest.mark.parametrize("given", ["luck=1", "score", "score=", "score=-1", "score=inf", "passing_tests=1"])
+def test_a_reward_that_questions_do_not_have_is_one_line(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gsm8k", "grpo", "--grpo-rewards", given]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "--grpo-rewards: must be NAME=WEIGHT,… with names of score, " in said
+
+
+def test_rewards_that_are_named_stand_beside_or_instead_of_the_default_ones() -> None:
+    settings = Gsm8kSettings(grpo_rewards="exact_format=0,answer=0.5", grpo_kl_beta=0.1, grpo_loss_type="dr_grpo")
+    wanted = GrpoJob("model", Path("run"), settings).grpo_settings
+    assert wanted.rewards == {**QUESTION, "exact_format": 0, "answer": 0.5}
+    assert (wanted.kl_beta, wanted.loss_type) == (0.1, "dr_grpo")
 
 
 def test_prep_and_train_questions_are_disjoint_and_smaller_sizes_are_nested() -> None:

@@ -13,6 +13,7 @@ are logged, and trained on only where that is asked for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -126,8 +127,21 @@ QUESTION: Mapping[str, float] = {
     "number": 0.0,
 }
 """The default weights for questions. A reward without a weight is not computed."""
+_WEIGHT = re.compile(r"\d+(\.\d+)?(e-?\d+)?")
 REPAIR: Mapping[str, float] = {"score": 1.0, "passing_tests": 0.0}
 DENSE: Mapping[str, float] = {"score": 1.0, "passing_tests": 0.5}
+
+
+def reward_weights(text: str) -> dict[str, float]:
+    """Weights of a question's rewards, from `NAME=WEIGHT,…`; ValueError, in words fit for a user, where it is none."""
+    found = {}
+    names = [name for name in REWARDS if name != "passing_tests"]
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        if name not in names or not _WEIGHT.fullmatch(value):
+            raise ValueError(f"must be NAME=WEIGHT,… with names of {', '.join(names)}")
+        found[name] = float(value)
+    return found
 
 
 def rewarded(outcome: Outcome, name: str) -> float | None:

@@ -14,6 +14,7 @@ from trainers.gsm8k.evaluate import Evaluation, evaluate
 from trainers.gsm8k.play import absolute
 from trainers.gsm8k.settings import Gsm8kSettings, write_config
 from trainers.gsm8k.sft import MODEL, forget_training
+from trainers.rewards import QUESTION, reward_weights
 from trainers.train_run import TRAIN_FILE
 
 
@@ -50,6 +51,9 @@ class GrpoJob:
             max_tokens=settings.max_tokens,
             temperature=settings.grpo_temperature,
             test_policy=TestPolicy.FINAL,
+            rewards={**QUESTION, **reward_weights(settings.grpo_rewards)},
+            kl_beta=settings.grpo_kl_beta,
+            loss_type=settings.grpo_loss_type,
             lora=settings.lora,
             lora_r=settings.lora_r,
             lora_alpha=2.0 * settings.lora_r,

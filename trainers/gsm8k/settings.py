@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from harness.errors import UsageError
@@ -22,6 +22,8 @@ from suites.base import load
 from suites.fetch import mirror_directory
 from suites.gsm8k.suite import QuestionSuite
 from trainers.card import atomic_file
+from trainers.grpo_settings import LossType
+from trainers.rewards import reward_weights
 
 CONFIG_FILE = "config.json"
 PLAIN_VARIABLES = (
@@ -43,7 +45,7 @@ SFT = (
 )  # fmt: skip
 GRPO = (
     "train_samples", "num_generations", "grpo_steps", "prompts_per_step", "grpo_learning_rate", "grpo_temperature",
-    "lora", "lora_r", "save_steps",
+    "grpo_rewards", "grpo_kl_beta", "grpo_loss_type", "lora", "lora_r", "save_steps",
 )  # fmt: skip
 """Names of the settings that commands have flags for."""
 FREE = frozenset({"output_dir", "api_base", "batch_size", "save_steps"})
@@ -101,6 +103,20 @@ class Gsm8kSettings(Record):
         default=None, gt=0, allow_inf_nan=False, description="GRPO; empty: 1e-5 with LoRA, 1e-6 without"
     )
     grpo_temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False, description="GRPO: of its rollouts")
+
+    grpo_rewards: str = Field(
+        default="", description="GRPO: NAME=WEIGHT,… beside or instead of score=1,exact_format=0.03; 0 logs one only"
+    )
+    grpo_kl_beta: float = Field(
+        default=0.0, ge=0, allow_inf_nan=False, description="GRPO: pull towards the model that it began with"
+    )
+    grpo_loss_type: LossType = Field(default="dapo", description="GRPO: TRL's name of how token losses are averaged")
+
+    @field_validator("grpo_rewards")
+    @classmethod
+    def _known_rewards(cls, text: str) -> str:
+        reward_weights(text)
+        return text
 
     @property
     def suite_suffix(self) -> str:
@@ -179,7 +195,7 @@ def _value(name: str, text: str) -> Any:
     try:
         return getattr(Gsm8kSettings.model_validate({name: text}), name)
     except ValidationError as error:
-        said = error.errors()[0]["msg"]
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise ValueError(f"{said[0].lower()}{said[1:]}, not {text!r}") from None
 
 
