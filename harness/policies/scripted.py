@@ -62,7 +62,7 @@ class ReplaySource(AtOnce):
             policies.add(trace.header.policy)
         self._texts: Mapping[tuple[str, int], tuple[str, ...]] = texts
         longest = max(map(len, texts.values()), default=1)
-        oracle = bool(policies & {"reference"})
+        oracle = any(name.partition(":")[0] == "reference" for name in policies)
         self.info = PolicyInfo("replay", model=",".join(sorted(policies)), oracle=oracle, default_max_iters=longest + 1)
 
     def policy(self, task: Task, rollout_index: int) -> Policy:

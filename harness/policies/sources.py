@@ -13,7 +13,7 @@ from harness.model_files import name_at_service
 from harness.optional import require_libraries
 from harness.policies.litellm_policy import LitellmSource, ServiceSettings
 from harness.policies.local_engine import EngineUnavailable
-from harness.policies.reference import ReferenceSource
+from harness.policies.reference import EDIT, KINDS, ReferenceSource
 from harness.policies.scripted import NoopSource, ReplaySource
 from harness.policies.search import SearchSource
 from harness.policy import PolicySource
@@ -71,7 +71,7 @@ def load_source(
         UsageError: it does not exist, or lacks what it needs (a model, a key, an address, a library).
     """
     local = local or LocalSettings()
-    if provider in BUILT_IN and provider != "replay" and model:
+    if provider in BUILT_IN and provider not in ("replay", "reference") and model:
         raise UsageError(f"--llm-provider {provider} takes no --model")
     if provider in (*BUILT_IN, "hf") and settings.api_base:
         raise UsageError(f"--llm-provider {provider} takes no --api-base")
@@ -90,7 +90,9 @@ def _built_in(provider: str, model: str, reference: Callable[[Task], Workspace |
         case "search":
             return SearchSource()
         case "reference":
-            return ReferenceSource(reference)
+            if model and model not in KINDS:
+                raise UsageError(f"--llm-provider reference makes mistakes of a kind: --model {' or '.join(KINDS)}")
+            return ReferenceSource(reference, model or EDIT)
         case "noop":
             return NoopSource()
     if not model:
