@@ -10,9 +10,11 @@ from pathlib import Path
 
 from eval.metrics import RolloutMetrics, measure
 from eval.report import make_report, print_report
-from harness.cli import Parser
+from eval.sweep import SWEEP_FILE, play_sweep
+from harness.cli import Parser, at_least
 from harness.errors import UsageError
-from harness.progress import console, progress_view
+from harness.progress import console, notice, progress_view
+from harness.progress_log import ProgressLog
 from harness.records import Trace
 from harness.redaction import Redactor
 from harness.run import Run
@@ -24,7 +26,8 @@ from suites.run_cli import Stage, add_run_flags, exit_code, left_to_do, resume_n
 
 def parser() -> argparse.ArgumentParser:
     made = Parser(prog="repo-agent eval", description="Evaluate a policy on a suite.")
-    add_run_flags(made)
+    add_run_flags(made, sweeps=True)
+    made.add_argument("--seeds", type=at_least(1), default=1, help="play with so many seeds, from --seed on (1)")
     made.add_argument("--report", type=Path, help="where the report goes (default: report.json in the run directory)")
     return made
 
@@ -34,11 +37,21 @@ def main(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
     if args.resume and not args.trace_dir:
         raise UsageError("--resume needs --trace-dir, the run to continue")
+    if len(args.model) > 1 or args.seeds > 1:
+        return play_sweep(args, _staged)
+    if args.trace_dir and (args.trace_dir / SWEEP_FILE).exists():
+        raise UsageError(f"{args.trace_dir} holds a sweep: give its --model and --seeds, or another --trace-dir")
+    args.model = args.model[0] if args.model else ""
+    return _staged(args)
+
+
+def _staged(args: argparse.Namespace) -> int:
     with stage(args) as made:
-        return _evaluate(args, made)
+        return evaluate(args, made)
 
 
-def _evaluate(args: argparse.Namespace, stage: Stage) -> int:
+def evaluate(args: argparse.Namespace, stage: Stage) -> int:
+    """Play the run of these flags, and write and print its report; the exit code as that of `main`."""
     jobs = stage.jobs()
     for job in jobs:
         stage.source.policy(job.task, job.index)  # whatever it lacks is said before the run
@@ -57,17 +70,24 @@ def _evaluate(args: argparse.Namespace, stage: Stage) -> int:
         )
         for line in (head, *notices):
             print(f"repo-agent: {line}", file=sys.stderr)
-        with progress_view(len(jobs)) as progress:
+        before = len(metrics), sum(each.solved is True for each in metrics)
+        with (
+            ProgressLog(directory, notice) as log,
+            progress_view(len(jobs), log=log, budget=stage.budget, before=before) as progress,
+        ):
 
             def done(trace: Trace) -> None:
                 metrics.append(measure(trace))
-                progress.done(_line(metrics[-1]), bool(metrics[-1].solved))
+                progress.done(_line(metrics[-1]), metrics[-1].solved)
 
-            run = Run(stage.config, stage.suite, stage.source, stage.backend, store, stage.budget, done)
+            run = Run(
+                stage.config, stage.suite, stage.source, stage.backend, store, stage.budget, done, progress.workers
+            )
             outcome = run.play(jobs, args.num_workers)
+            log.leave(*outcome.left)
     seconds = time.monotonic() - began
     about = (stage.versions, stage.sandbox, stage.uses_cache)
-    report = make_report(stage.config, metrics, outcome, *about, notices, seconds)
+    report = make_report(stage.config, metrics, outcome, *about, notices, seconds, stage.origin)
     where.write_text(Redactor()(report.model_dump_json(indent=2)) + "\n", encoding="utf-8")
     print_report(report, console())
     print(f"report: {where}\ntraces: {directory}")

@@ -15,7 +15,7 @@ from eval.metrics import Curve, RolloutMetrics, Summary, summarise
 from harness.records import Record, StopReason, TestPolicy
 from harness.redaction import Redactor
 from harness.run import RunOutcome
-from harness.run_files import RunConfig
+from harness.run_files import Origin, RunConfig
 from sandboxes.no_sandbox import NONE
 
 REPORT_FORMAT = 1
@@ -44,6 +44,8 @@ class Report(Record):
     rollouts: tuple[RolloutMetrics, ...]
     curves: dict[str, Curve] = Field(default_factory=dict)
     """By rollout, the expected tests that passed after each edit, as far as `score-steps` has found out."""
+    origin: Origin | None = None
+    """What is needed to repeat the run, beside its configuration."""
 
 
 def make_report(
@@ -55,6 +57,7 @@ def make_report(
     verdict_cache: bool,
     notices: Sequence[str],
     wall_seconds: float,
+    origin: Origin | None = None,
 ) -> Report:
     rollouts = sorted(rollouts, key=lambda metrics: (metrics.task, metrics.index))
     by_task: dict[str, list[RolloutMetrics]] = {}
@@ -74,6 +77,7 @@ def make_report(
         tasks={task: summarise(its, config.test_policy) for task, its in by_task.items()},
         rollouts=tuple(rollouts),
         curves={rollout.rollout: rollout.curve for rollout in rollouts if rollout.curve},
+        origin=origin,
     )
 
 

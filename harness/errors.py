@@ -3,7 +3,8 @@
     RepoAgentError
     ├── UsageError               bad input: one line, exit code 2
     │   ├── PolicyRefused        wrong key, no permission, unknown model: the run is over
-    │   └── Diverged             recorded steps do not lead where they led: suite or code have changed since
+    │   ├── Diverged             recorded steps do not lead where they led: suite or code have changed since
+    │   └── MachineLacks         this machine lacks what was asked for: `repo-agent doctor` says more
     ├── InfrastructureError      retried, then the rollout is recorded as unscored
     └── RolloutEnd               a completion ends the rollout, which is scored on the current tree
     SandboxError                 (of sandboxes.base) an infrastructure fault too
@@ -20,6 +21,7 @@ __all__ = [
     "INFRASTRUCTURE",
     "Diverged",
     "InfrastructureError",
+    "MachineLacks",
     "PolicyRefused",
     "RepoAgentError",
     "RolloutEnd",
@@ -41,6 +43,10 @@ class PolicyRefused(UsageError):
 
 class Diverged(UsageError):
     """A recorded step, gone through again, led to something else than what was recorded."""
+
+
+class MachineLacks(UsageError):
+    """What was asked would work elsewhere: a library, a key, a repository is missing here."""
 
 
 class InfrastructureError(RepoAgentError):

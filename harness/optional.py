@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from harness.errors import UsageError
+from harness.errors import MachineLacks
 
 TRAINING = ("torch", "transformers", "trl", "peft", "datasets")
 
 
 def require_libraries(*names: str, who: str = "") -> None:
-    """Raises UsageError, with the command that installs them, where some of them are missing."""
+    """Raises MachineLacks, with the command that installs them, where some of them are missing."""
     if missing := [name for name in names if find_spec(name) is None]:
-        raise UsageError(f"{who}{', '.join(missing)} not installed: pip install -c constraints.txt '.[train]'")
+        raise MachineLacks(f"{who}{', '.join(missing)} not installed: pip install -c constraints.txt '.[train]'")

@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 from harness.budget import Budget
 from harness.environment import Environment
 from harness.policy import PolicySource
+from harness.progress_log import State
+from harness.progress_workers import Workers
 from harness.records import ForkPoint, Header, Sampling, StopReason, Task, TestPolicy, Trace
 from harness.rollout import RolloutLimits, derived_seed, draw, rollout
 from harness.run_files import RunConfig
@@ -62,12 +64,18 @@ class RunOutcome:
     stopped: str = ""
     """Why the run ended before its time, if it did."""
 
+    @property
+    def left(self) -> tuple[State, str]:
+        """How the run was left, and why, for its progress log."""
+        return "interrupted" if self.interrupted else "stopped" if self.stopped else "ended", self.stopped
+
 
 class Run:
     """Plays rollouts in threads.
 
     Args:
         on_done: told of each rollout that ended, one at a time.
+        workers: told of what each worker does.
     """
 
     def __init__(
@@ -79,9 +87,11 @@ class Run:
         store: TraceStore,
         budget: Budget,
         on_done: Callable[[Trace], None],
+        workers: Workers | None = None,
     ) -> None:
         self._config, self._suite, self._source, self._backend = config, suite, source, backend
         self._store, self._budget, self._on_done = store, budget, on_done
+        self._workers = workers or Workers()
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
         self._errors_in_a_row = 0
@@ -141,7 +151,8 @@ class Run:
                 self.outcome.not_started += 1
             return
         try:
-            trace = self._played(job)
+            with self._workers.on(job.rollout):
+                trace = self._played(job)
         except BaseException:
             self._cancelled.set()  # before this thread takes another rollout
             raise
@@ -153,13 +164,15 @@ class Run:
         there = job.taken_up if job.taken_up and job.taken_up.header.rollout == job.rollout else None
         header = there.header if there else self._header(job)
         recorder = self._store.recorder(header, job.taken_up)
+        past = recorder.past
+        watched = self._workers.watched(recorder, job.rollout, len(past.steps), past.pending is not None)
         if job.draw_only and job.taken_up:
-            draw(self._source.policy(job.task, job.index), job.taken_up, header.sampling, recorder)
+            draw(self._source.policy(job.task, job.index), job.taken_up, header.sampling, watched)
             return recorder.trace
         limits = RolloutLimits(self._config.max_iters, self._config.stop_on_loop)
         with self._suite.environment(job.task, self._backend, self._config.test_policy) as environment:
             policy = self._source.policy(job.task, job.index)
-            rollout(policy, environment, limits, header.sampling, recorder, self._cancelled, recorder.past)
+            rollout(policy, environment, limits, header.sampling, watched, self._cancelled, past)
         return recorder.trace
 
     def _header(self, job: Job) -> Header:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from harness.errors import UsageError
 from harness.records import Record, TestPolicy
@@ -41,6 +41,19 @@ class RunConfig(Record):
     stop_on_loop: bool
     extra: dict[str, str | int | float] = Field(default_factory=dict)
     """Settings of the command that played it beyond these."""
+
+
+class Origin(Record):
+    """What beside its configuration is needed to play a run again, and to say what has changed since."""
+
+    command: str
+    """The one that played it."""
+    flags: dict[str, JsonValue]
+    """As they were given, or their defaults; without those that say where files go, or that a run is resumed."""
+    whole_suite: str
+    """The suite that a suite file takes its tasks from; the suite itself where it is whole."""
+    prompts_sha256: str
+    """Of the first messages of all tasks."""
 
 
 def claim_directory(directory: Path, config: RunConfig, about: dict[str, object], resume: bool = False) -> bool:
@@ -84,14 +97,14 @@ def _write(directory: Path, content: dict[str, Any]) -> None:
     new.replace(directory / RUN_FILE)
 
 
-def _content(directory: Path) -> dict[str, Any]:
+def _content(directory: Path, remedy: str = ": choose another --trace-dir") -> dict[str, Any]:
     try:
         found = json.loads((directory / RUN_FILE).read_text(encoding="utf-8"))
         if isinstance(found, dict) and isinstance(found["config"], dict):
             return found
     except (ValueError, KeyError, RecursionError):
         pass
-    raise UsageError(f"{directory} holds a {RUN_FILE} that cannot be read: choose another --trace-dir")
+    raise UsageError(f"{directory} holds a {RUN_FILE} that cannot be read{remedy}")
 
 
 def _refuse_other(directory: Path, there: dict[str, Any], ours: dict[str, Any]) -> None:
@@ -117,6 +130,21 @@ def now() -> str:
 def _shown(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
+
+
+def read_run_file(directory: Path) -> dict[str, Any]:
+    """All of `run.json`. Raises UsageError where there is none, or none that can be read."""
+    if not (directory / RUN_FILE).is_file():
+        raise UsageError(f"{directory} is no run directory: it has no {RUN_FILE}")
+    return _content(directory, "")
+
+
+def read_origin(directory: Path) -> Origin | None:
+    """What is known beside the configuration; None for a run of another command, or of an earlier version."""
+    try:
+        return Origin.model_validate(read_run_file(directory).get("origin"))
+    except ValidationError:
+        return None
 
 
 def read_config(directory: Path) -> RunConfig:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness.errors import MachineLacks, UsageError
 from sandboxes.cache_directory import cache_directory
 from sandboxes.workspace import File, Mode
 
@@ -26,7 +26,7 @@ MIRROR_VARIABLE = "REPO_AGENT_MIRROR"
 FETCH_S = 3600
 
 
-class NotFetched(UsageError):
+class NotFetched(MachineLacks):
     """A repository that cannot be had at all."""
 
 
@@ -34,7 +34,7 @@ def mirror_directory(given: Path | None = None) -> Path | None:
     """The mirror in force: the given one, else REPO_AGENT_MIRROR. Raises UsageError where it is no directory."""
     path = given or (Path(os.environ[MIRROR_VARIABLE]) if os.environ.get(MIRROR_VARIABLE) else None)
     if path is not None and not path.is_dir():
-        raise UsageError(f"the mirror {path} is not a directory")
+        raise MachineLacks(f"the mirror {path} is not a directory")
     return path
 
 
@@ -163,7 +163,7 @@ def git(
             ["git", *place, *arguments], input=stdin, capture_output=True, timeout=FETCH_S, env=environment, check=False
         )
     except FileNotFoundError:
-        raise UsageError("git is not installed: install it first") from None
+        raise MachineLacks("git is not installed: install it first") from None
     except subprocess.TimeoutExpired:
         raise UsageError(f"git {arguments[0]} took longer than {FETCH_S} s") from None
 

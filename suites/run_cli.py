@@ -24,7 +24,7 @@ from harness.policies.sources import DTYPES, LocalSettings, load_source
 from harness.policy import PolicyInfo, PolicySource
 from harness.records import StopReason, Task, TestPolicy, Trace
 from harness.run import Job, RunOutcome
-from harness.run_files import NOTHING_TO_RESUME, RunConfig, claim_directory, now
+from harness.run_files import NOTHING_TO_RESUME, Origin, RunConfig, claim_directory, now
 from harness.trace_reader import TraceLog
 from harness.trace_store import TRACES
 from harness.versions import versions
@@ -34,15 +34,18 @@ from sandboxes.verdict_cache import CachedBackend, verdict_directory
 from suites.base import Suite, load
 from suites.fetch import mirror_directory
 from suites.opening import open_for, prepared, runs_code
+from suites.origin import origin_of
 
 EXIT_STOPPED, EXIT_INTERRUPTED = 3, 130
 
 
-def add_run_flags(made: argparse.ArgumentParser) -> None:
+def add_run_flags(made: argparse.ArgumentParser, sweeps: bool = False) -> None:
+    """Args: sweeps: --model may be given several times, and is a list."""
+    made.set_defaults(command=made.prog.rpartition(" ")[2])
     made.add_argument("--suite", default="minibugs", help="suite name or suite file (default: %(default)s)")
     made.add_argument("--limit", type=at_least(1), help="only the first N tasks")
     add_suite_flags(made)
-    _add_policy_flags(made)
+    _add_policy_flags(made, sweeps)
     made.add_argument(
         "--test-policy",
         choices=[str(item) for item in TestPolicy],
@@ -61,14 +64,17 @@ def add_run_flags(made: argparse.ArgumentParser) -> None:
     made.add_argument("--resume", action="store_true", help="continue the run that --trace-dir holds")
 
 
-def _add_policy_flags(made: argparse.ArgumentParser) -> None:
+def _add_policy_flags(made: argparse.ArgumentParser, sweeps: bool) -> None:
     made.add_argument(
         "--llm-provider",
         default="search",
         help="search, reference, noop, replay, a local model by hf or vllm, or a provider of litellm",
     )
     model = "the model's name at the provider; for hf and vllm, a directory or hub name; for replay, a run directory"
-    made.add_argument("--model", default="", help=model)
+    if sweeps:
+        made.add_argument("--model", action="append", default=[], help=f"{model}; several make a sweep")
+    else:
+        made.add_argument("--model", default="", help=model)
     made.add_argument("--api-base", default="", help="address of an OpenAI-compatible server")
     made.add_argument("--temperature", type=amount, default=0.0, help="of sampling (default: %(default)s)")
     made.add_argument("--max-tokens", type=at_least(1), default=4096, help="per completion (default: %(default)s)")
@@ -154,6 +160,7 @@ class Stage:
     notices: list[str]
     config: RunConfig
     uses_cache: bool
+    origin: Origin | None = None
 
     @property
     def sandbox(self) -> dict[str, str | bool]:
@@ -175,6 +182,7 @@ class Stage:
         """Make the run directory, or take up the run in it; whether one was taken up. Raises UsageError."""
         about: dict[str, object] = {"sandbox": self.sandbox, "versions": self.versions, "notices": self.notices}
         about["verdict_cache"] = self.uses_cache
+        about |= {"origin": self.origin.model_dump(mode="json")} if self.origin else {}
         about["started"] = now()
         return claim_directory(directory, self.config, about, resume)
 
@@ -239,7 +247,8 @@ def stage(
             settled = extra | local_extra(local) | model_extra(source.info)
             config = _config(args, suite, tasks, source.info, backend, settled)
             uses_cache = isinstance(backend, CachedBackend)
-            yield Stage(suite, tasks, playable, source, backend, budget, notices, config, uses_cache)
+            origin = origin_of(args, suite, playable, backend)
+            yield Stage(suite, tasks, playable, source, backend, budget, notices, config, uses_cache, origin)
 
 
 def _check_policy(args: argparse.Namespace, suite: Suite, tasks: Sequence[Task]) -> None:

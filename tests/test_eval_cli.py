@@ -28,7 +28,7 @@ SUMMARY_KEYS = (
 ).split()
 REPORT_KEYS = (
     "format config versions sandbox verdict_cache notices interrupted stopped not_started wall_seconds total tasks "
-    "rollouts curves"
+    "rollouts curves origin"
 ).split()
 
 

@@ -171,4 +171,4 @@ def test_an_engine_that_is_away_is_one_line() -> None:
     }
     done = subprocess.run(argv, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "repo-agent: error: no Docker engine answers\n"
+    assert done.stderr == "repo-agent: error: no Docker engine answers (repo-agent doctor says more)\n"

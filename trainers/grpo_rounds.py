@@ -14,6 +14,9 @@ from pathlib import Path
 
 from harness.budget import Budget
 from harness.errors import InfrastructureError
+from harness.progress import progress_view, seldom
+from harness.progress_log import ProgressLog
+from harness.progress_workers import Workers
 from harness.records import Score, StopReason, Task, Trace
 from harness.run import Job, Run
 from harness.run_files import RUN_FILE, RunConfig, claim_directory
@@ -66,12 +69,18 @@ class Rounds:
         self.order = TaskOrder(list(self._tasks), settings.seed, settings.curriculum)
         self._store = TraceStore(directory)
         self._traces: dict[str, Trace] = {}
-        self._run = Run(config, suite, source, backend, self._store, Budget(), self._keep)
+        self.log: ProgressLog | None = None
+        """The training's, which is told of the rollouts too."""
+        self.workers = Workers()
+        self._run = Run(config, suite, source, backend, self._store, Budget(), self._keep, self.workers)
         self.seconds = 0.0
         """That the last round took."""
 
     def _keep(self, trace: Trace) -> None:
         self._traces[trace.header.rollout] = trace
+        value = trace.score.value if trace.score else None
+        said = f"{trace.header.rollout} {trace.stop}, {len(trace.steps)} steps"
+        self._view.done(said, None if value is None else value == 1)
 
     def play(self, step: int) -> list[list[Played]]:
         """The groups of a round, after so many optimizer steps.
@@ -83,7 +92,11 @@ class Rounds:
         began, size = time.monotonic(), self._settings.num_generations
         tasks = [self._tasks[name] for name in self.order.deal(self._settings.prompts_per_step)]
         jobs = [Job(task, step * size + place) for task in tasks for place in range(size)]
-        outcome = self._run.play(jobs, min(self._workers, len(jobs)))
+        self._view = progress_view(
+            len(jobs), what=f"rollouts of step {step + 1}", log=self.log, workers=self.workers, screen=seldom
+        )
+        with self._view:
+            outcome = self._run.play(jobs, min(self._workers, len(jobs)))
         if outcome.interrupted:
             raise KeyboardInterrupt
         if outcome.stopped:
@@ -144,6 +157,16 @@ def _has_signal(group: Sequence[Played], weights: Mapping[str, float]) -> bool:
         if each.outcome.score.value is not None
     }
     return len(totals) > 1
+
+
+def without_signal(rounds: Sequence[Mapping[str, float]], groups_of_a_round: int) -> str:
+    """A warning where no group of a whole training had a signal; empty where some had."""
+    if any(line.get("groups/without_signal", 0) < groups_of_a_round for line in rounds):
+        return ""
+    return (
+        "WARNING: in no group did rollouts earn different rewards: nothing was learnt from them. Begin with a model "
+        "that solves some of the tasks, or take easier tasks, a longer --max-tokens or more --num-generations"
+    )
 
 
 def _grading_seconds(played: Played) -> float:

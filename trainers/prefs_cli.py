@@ -10,7 +10,8 @@ from pathlib import Path
 
 from harness.cli import Parser, amount, at_least
 from harness.errors import UsageError
-from harness.progress import ProgressView, progress_view
+from harness.progress import ProgressView, notice, progress_view
+from harness.progress_log import ProgressLog
 from harness.records import Task, TestPolicy, Trace
 from harness.run import Job, Run
 from harness.run_files import refuse_run_file
@@ -107,6 +108,8 @@ class _Command:
         self.results = Results()
         self.rollouts: Counter[str] = Counter()
         self.forked: Counter[str] = Counter()
+        self.before = 0, 0
+        """Rollouts that an interrupted run had played, and how many of them were solved."""
 
     def run(self) -> int:
         jobs = self.stage.jobs()
@@ -116,9 +119,11 @@ class _Command:
         output = _writable(self.args.out) if self.args.out else directory / OUTPUT
         resumed = self.stage.claim(directory, self.args.resume)
         with TraceStore(directory) as store:
-            left = left_to_do(self.stage, directory, jobs) if resumed else jobs
+            left = left_to_do(self.stage, directory, jobs, self._count_before) if resumed else jobs
             self._say_first(left, resume_notices(self.args.resume, resumed, len(jobs) - len(left), store.torn_bytes))
-            forks = self._play(store, directory, jobs, left)
+            with ProgressLog(directory, notice) as progress_log:
+                forks = self._play(store, directory, jobs, left, progress_log)
+                progress_log.leave(*self.outcome.left)
             with TraceLog(directory) as log:
                 written = self._write(store, log, forks, output)
         self._say(written, output, directory)
@@ -135,18 +140,21 @@ class _Command:
         for line in (head, *stage.notices, *notices, *untested):
             print(f"repo-agent: {line}", file=sys.stderr)
 
-    def _play(self, store: TraceStore, directory: Path, jobs: list[Job], left: Sequence[Job]) -> list[Fork]:
+    def _play(
+        self, store: TraceStore, directory: Path, jobs: list[Job], left: Sequence[Job], told: ProgressLog
+    ) -> list[Fork]:
         stage, workers = self.stage, self.args.num_workers
-        with progress_view(len(left)) as progress:
-            run = Run(stage.config, stage.suite, stage.source, stage.backend, store, stage.budget, self._told(progress))
-            self.outcome = run.play(left, workers)
+        parts = stage.config, stage.suite, stage.source, stage.backend, store, stage.budget
+        with progress_view(len(left), log=told, budget=stage.budget, before=self.before) as progress:
+            self.outcome = Run(*parts, self._told(progress), progress.workers).play(left, workers)
         if "fork" not in self.rules.sources or not self.args.fork_rollouts:
             return []
         args = self.args
         settings = ForkSettings(ForkAt(args.fork_at), args.fork_actions, args.fork_plays, args.fork_rollouts)
         tasks = {task.id: task for task in stage.tasks}
-        with TraceLog(directory) as log, progress_view(args.fork_rollouts) as progress:
-            run = Run(stage.config, stage.suite, stage.source, stage.backend, store, stage.budget, self._told(progress))
+        view = progress_view(args.fork_rollouts, what="forks", log=told, budget=stage.budget)
+        with TraceLog(directory) as log, view as progress:
+            run = Run(*parts, self._told(progress), progress.workers)
             if self.outcome.interrupted or self.outcome.stopped:
                 run.cancel()  # what the log has is still made pairs of
             player = ForkPlayer(settings, tasks, run, log, self.results, workers)
@@ -158,6 +166,11 @@ class _Command:
         self.outcome.stopped = self.outcome.stopped or run.outcome.stopped
         return forks
 
+    def _count_before(self, trace: Trace) -> None:
+        if not trace.header.fork:
+            done, solved = self.before
+            self.before = done + 1, solved + (trace.score is not None and trace.score.value == 1)
+
     def _told(self, progress: ProgressView) -> Callable[[Trace], None]:
         def done(trace: Trace) -> None:
             if trace.header.fork:  # the others are read from the log when they are wanted
@@ -167,7 +180,8 @@ class _Command:
             value = trace.score.value if trace.score else None
             solved = {None: "no score", 1.0: "solved"}.get(value, "not solved")
             self.rollouts[solved] += 1
-            progress.done(f"{trace.header.rollout} {solved}, {len(trace.steps)} steps", value == 1)
+            right = None if value is None else value == 1
+            progress.done(f"{trace.header.rollout} {solved}, {len(trace.steps)} steps", right)
 
         return done
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from harness.errors import InfrastructureError, PolicyRefused, UsageError
+from harness.errors import InfrastructureError, MachineLacks, PolicyRefused, UsageError
 from harness.policies.litellm_policy import PASSING, REFUSALS
 from harness.records import Record
 from trainers.service_files import Method
@@ -227,14 +227,14 @@ def _import_package() -> Any:
     try:
         import together
     except ImportError as error:
-        raise UsageError(f"--backend together needs the package together: pip install '.[{EXTRA}]'") from error
+        raise MachineLacks(f"--backend together needs the package together: pip install '.[{EXTRA}]'") from error
     return together
 
 
 def _key() -> str:
     key = os.environ.get(KEY, "").strip()
     if not key:
-        raise UsageError(f"--backend together needs a key: set {KEY} in the environment")
+        raise MachineLacks(f"--backend together needs a key: set {KEY} in the environment")
     if not key.isascii() or not key.isprintable():
         raise UsageError(f"{KEY} holds characters that no key has")
     return key

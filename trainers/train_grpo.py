@@ -22,7 +22,7 @@ from sandboxes.base import SandboxBackend
 from suites.base import Suite
 from trainers.full_disk import disk_in_words
 from trainers.grpo_episodes import EpisodeSource
-from trainers.grpo_rounds import TRACE_DIRECTORY, Rounds, open_traces, questions_of
+from trainers.grpo_rounds import TRACE_DIRECTORY, Rounds, open_traces, questions_of, without_signal
 from trainers.grpo_settings import LEARNING_RATES, GrpoSettings, check_settings
 from trainers.rewards import QUESTION, REPAIR, REWARDS
 from trainers.train_model import Learner, device_name, device_of, load_learner, load_tokenizer, locate
@@ -161,6 +161,7 @@ def _train(
     with _prepared(run, settings, training, learner, step) as trainer:
         watch = _Watch(run, before)
         watch.packing = patched(trainer, packing)
+        watch.workers, trainer.rounds.log = trainer.rounds.workers, watch.log
         _say_plan(settings, training)
         train_on(trainer, watch, checkpoint, before)
         if trainer.state.global_step < trainer.state.max_steps:
@@ -244,6 +245,8 @@ def _finish(run: TrainRun, settings: GrpoSettings, learner: Learner, trainer: An
     name = save_model(run, settings.lora, learner, trainer)
     lines = list(run.metric_lines())
     rounds, last = [line for line in lines if "reward" in line], lines[-1]
+    if silent := without_signal(rounds, settings.prompts_per_step):
+        notice(silent)
     result = {
         "kind": "grpo",
         "backend": "local",

@@ -2,6 +2,7 @@
 
     train.json      command, settings, versions, device, data: written before the first step
     metrics.jsonl   a line per optimizer step, appended when it ends
+    progress.jsonl  who trains, and what goes on between two steps, for `repo-agent status`
     checkpoints/    the last two, with optimizer and random state
     adapter/        (or model/) the result, with tokenizer and chat template
     result.json     written last: a run with it has ended

@@ -118,11 +118,8 @@ def patched(trainer: Any, packing: bool) -> Any:
 def train_on(trainer: Any, watch: Watch, checkpoint: Path | None, before: Mapping[str, Any]) -> None:
     trainer.add_callback(watch)
     trainer._total_train_tokens = int(before.get("num_tokens", 0))  # TRL does not keep it
-    try:
-        with stop_at_interrupt(watch):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    finally:
-        watch.close()
+    with watch, stop_at_interrupt(watch):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def save_model(run: TrainRun, lora: bool, learner: Learner, trainer: Any) -> str:

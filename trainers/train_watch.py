@@ -10,12 +10,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from transformers import TrainerCallback
 
 from harness.errors import UsageError
-from harness.progress import ProgressView, notice, progress_view
+from harness.progress import ProgressView, notice, progress_view, unseen
+from harness.progress_log import ProgressLog
+from harness.progress_workers import Workers
 from trainers.grpo_settings import GrpoSettings
 from trainers.train_run import TrainRun
 from trainers.train_settings import TrainSettings
@@ -29,13 +32,18 @@ class Diverged(Exception):
 
 
 class Watch(TrainerCallback):
-    """Writes a line of metrics per step, marks checkpoints that are complete, and stops where it is asked to."""
+    """Writes a line of metrics per step, marks checkpoints that are complete, and stops where it is asked to. A context
+    manager around the training, which keeps the log of its progress.
+    """
 
     def __init__(self, run: TrainRun, before: Mapping[str, Any]) -> None:
         self._run, self._before = run, before
         self._began = self._said = time.monotonic()
         self._first = 0
         self._view: ProgressView | None = None
+        self.log = ProgressLog(run.path, notice)
+        self.workers = Workers()
+        """What plays the rollouts that are trained on, if any."""
         self.interrupted = False
         self.packing: Any = None
         """The figures of packing (trainers.trie_packing), if rows are packed."""
@@ -47,14 +55,27 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._began, self._first = time.monotonic(), state.global_step
-        if sys.stderr.isatty():
-            self._view = progress_view(state.max_steps - state.global_step, "steps")
-            self._view.__enter__()
+        left, before = state.max_steps - state.global_step, (state.global_step, state.global_step)
+        screen = None if sys.stderr.isatty() else unseen
+        view = progress_view(left, "steps", "steps", self.log, None, before, self.workers, screen)
+        self._view = view.__enter__()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.close()
+        self._close_view()
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        self.log.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close_view()
+        if self.interrupted:
+            self.log.leave("interrupted")
+        self.log.__exit__(kind, error, trace)
+
+    def _close_view(self) -> None:
         if self._view is not None:
             self._view.__exit__(None, None, None)
             self._view = None
@@ -93,10 +114,10 @@ class Watch(TrainerCallback):
                 f"step {state.global_step}: loss on the evaluation rows {line.get('eval_loss', math.nan):.4g}"
             )
         text = self._text(state, line)
-        last = state.global_step == state.max_steps
+        due = state.global_step in (self._first + 1, state.max_steps) or time.monotonic() - self._said >= _LINE_SECONDS
         if self._view is not None:
             self._view.done(text, True)
-        elif last or state.global_step == self._first + 1 or time.monotonic() - self._said >= _LINE_SECONDS:
+        if due and not sys.stderr.isatty():
             self._said = time.monotonic()
             notice(f"step {state.global_step}/{state.max_steps}, {text}")
         return None

@@ -28,7 +28,7 @@ from tenacity import (
 )
 
 from harness.budget import Budget
-from harness.errors import InfrastructureError, PolicyRefused, RolloutEnd, UsageError
+from harness.errors import InfrastructureError, MachineLacks, PolicyRefused, RolloutEnd, UsageError
 from harness.policies.calls import Calls
 from harness.policy import Policy, PolicyInfo
 from harness.records import Completion, FinishReason, Message, Sampling, StopReason, Task, Usage
@@ -164,7 +164,7 @@ def _key(litellm: Any, name: str, api_base: str) -> str | None:
         return None
     missing = [variable for variable in litellm.validate_environment(name)["missing_keys"] if "_API_" in variable]
     if missing and not api_base:
-        raise UsageError(f"no key for {name}: the environment lacks {', '.join(missing)}")
+        raise MachineLacks(f"no key for {name}: the environment lacks {', '.join(missing)}")
     return "none" if missing else None
 
 

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from harness.budget import Budget
 from harness.chat_template import ChatFormat, chat_format, check_playable, format_for
-from harness.errors import InfrastructureError, RolloutEnd, UsageError
+from harness.errors import InfrastructureError, MachineLacks, RolloutEnd, UsageError
 from harness.model_files import ModelFiles
 from harness.records import Completion, FinishReason, Message, Sampling, StopReason, Task, Usage
 
@@ -35,7 +35,7 @@ MAX_SAID = 300
 _MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
 
-class EngineUnavailable(UsageError):
+class EngineUnavailable(MachineLacks):
     """This machine cannot run the engine; the message names another one."""
 
 
