@@ -19,11 +19,16 @@ COMMANDS = {
     ),
     "slurm": ("trainers.slurm_cli", "a stage of the GSM8K pipeline as a job for Slurm"),
     "data": ("trainers.data_cli", "check files of training data"),
+    "status": ("eval.status_cli", "how a run goes, read from its directory in another terminal"),
+    "compare": ("eval.compare_cli", "compare runs task by task: which solves more, and could it be luck"),
+    "repeat": ("eval.repeat_cli", "play a run again with the same settings, and compare the two"),
     "replay": ("eval.replay_cli", "carry out stored traces again, and say where they differ"),
     "rescore": ("eval.rescore_cli", "grade stored final trees again"),
     "score-steps": ("eval.score_steps_cli", "count the passing tests after each step of stored traces"),
+    "view": ("eval.view_cli", "look at runs in a browser: one HTML page, or served on this machine"),
     "suites": ("suites.suites_cli", "list, show, validate and split suites"),
     "images": ("suites.images_cli", "build, check, remove and carry the images of tasks' environments"),
+    "doctor": ("eval.doctor_cli", "what this machine can do, what is missing, and the command that fixes it"),
     "sandbox": ("harness.sandbox_cli", "what runs have left; remove it; check that a sandbox keeps its promises"),
 }
 
@@ -54,13 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
-    from harness.errors import UsageError
+    from harness.errors import MachineLacks, UsageError
     from sandboxes.base import SandboxError, SandboxUnavailable
 
     try:
         return command(arguments)
     except (UsageError, SandboxUnavailable) as error:
-        return _say(str(error), 2)
+        machine = isinstance(error, MachineLacks | SandboxUnavailable)
+        return _say(f"{error}{' (repo-agent doctor says more)' * machine}", 2)
     except SandboxError as error:
         return _say(f"the sandbox failed: {error}", 3)
     except KeyboardInterrupt:

@@ -65,6 +65,7 @@ def test_the_wheel_holds_the_packages_and_the_data_and_no_tests(wheel: Path) -> 
     for wanted in (
         "harness/prompts/system.md",
         "eval/suites/quixbugs_test_suite.json",
+        "eval/viewer/assets/main.js",
         "suites/quixbugs/expected_tests.json",
         "suites/minibugs/tasks/page_window/task.toml",
         "sandboxes/guest/runner.py",
