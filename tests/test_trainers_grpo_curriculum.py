@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from trainers.grpo_curriculum import REST_ROUNDS, TaskOrder
+from trainers.grpo_rounds import without_signal
 
 TASKS = [f"t{number}" for number in range(7)]
 
@@ -93,3 +94,9 @@ def test_an_order_goes_on_from_its_state_as_it_would_have() -> None:
             order.learn(task, [0.0, 0.0])
     again.restore(json.loads(json.dumps(order.state())))
     assert [again.deal(3) for _ in range(9)] == [order.deal(3) for _ in range(9)]
+
+
+def test_a_training_in_which_no_group_had_a_signal_is_told_of() -> None:
+    silent, half = {"groups/without_signal": 4.0}, {"groups/without_signal": 3.0}
+    assert without_signal([silent, silent], 4).startswith("WARNING: in no group did rollouts earn different rewards")
+    assert without_signal([silent, half], 4) == ""

@@ -178,6 +178,15 @@ def test_filtered_and_unfiltered_rounds_of_expert_iteration_are_compared(tmp_pat
     assert pairs == {("all/round_1", "correct/round_1"), ("all/round_2", "correct/round_2")}
 
 
+def test_filtered_and_unfiltered_rounds_are_told_apart_in_any_directory(tmp_path: Path) -> None:
+    for chosen in ("correct", "all"):
+        evaluation(tmp_path / chosen / "round_1", "exit", 64, [1, 0])
+        evaluation(tmp_path / "more" / chosen / "round_1", "exit", 64, [1, 0], seed=1)
+    (comparison,) = compared(read_points(tmp_path)).comparisons
+    assert (comparison.first.variant, comparison.second.variant) == ("all/round_1", "correct/round_1")
+    assert len(comparison.first.runs) == 2
+
+
 def test_equal_answers_are_called_that_not_given_an_interval_of_no_width(tmp_path: Path) -> None:
     for stage in ("prep_sft", "grpo"):
         evaluation(tmp_path / stage, stage, 8, [1, 0, 0])

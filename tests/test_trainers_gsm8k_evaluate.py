@@ -9,7 +9,7 @@ import pytest
 
 import repo_agent
 from suites.gsm8k.formats import FORMATS
-from tests.chat_server import ChatServer, Reply, Request, error
+from tests.chat_server import ChatServer, Reply, Request, completion, error
 from tests.gsm8k_world import SMALL, VARIABLES, Pupil, asked, served
 from trainers.data_check import check_file
 from trainers.gsm8k.evaluate import finished
@@ -52,6 +52,15 @@ def test_a_question_that_could_not_be_played_is_missing_until_it_is(
     assert [row["id"] for row in rows] == [each.id for each in SETTINGS.eval_questions().questions]
     figures = finished(tmp_path / "e")
     assert figures and float(figures["accuracy"]) == sum(int(row["correct"]) for row in rows) / 8
+
+
+@pytest.mark.parametrize(("finish", "warned"), [("length", True), ("stop", False)])
+def test_responses_that_the_limit_of_tokens_cut_off_are_told_of(
+    finish: str, warned: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ChatServer(lambda request: completion("so far", finish)) as server:
+        assert repo_agent.main(served(server, "eval", "--model-path", "m", "--output-dir", str(tmp_path))) == 0
+    assert ("WARNING: 8 of 8 responses were cut off by --max-tokens 24" in capsys.readouterr().err) == warned
 
 
 def test_models_and_formats_have_evaluations_of_their_own_in_one_directory(tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def test_where_vllm_cannot_run_transformers_speaks_and_that_is_said(
         (["eval", "--model-path", "./nowhere"], "there is no such directory"),
         (["eval", "--stage", "a/b"], "letters, digits and _ only"),
         (["sft", "--stage", "prep", "--prep-train-samples", "0"], "PREP_TRAIN_SAMPLES is 0"),
-        (["sft", "--traces-file", "nowhere.jsonl"], "cannot read nowhere.jsonl"),
+        (["sft", "--base-model", "m", "--traces-file", "nowhere.jsonl"], "cannot read nowhere.jsonl"),
         (["grpo", "--engine", "openai"], "--engine hf or vllm, not openai"),
         (["sweep", "--samples", "5000"], "has 4000 questions"),
     ],

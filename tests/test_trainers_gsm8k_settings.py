@@ -13,6 +13,7 @@ from harness.errors import UsageError
 from repo_agent import main
 from trainers.gsm8k.grpo import GrpoJob
 from trainers.gsm8k.gsm8k_cli import SUBCOMMANDS
+from trainers.gsm8k.play import absolute
 from trainers.gsm8k.settings import (
     FIELDS,
     Gsm8kSettings,
@@ -37,6 +38,10 @@ def test_a_flag_comes_before_a_variable_and_a_variable_before_the_default() -> N
     environ = {"TRAIN_SAMPLES": "64", "EVAL_SAMPLES": "32", "GSM8K_LORA": "no"}
     found = resolve(parsed("--train-samples", "16"), environ)
     assert (found.train_samples, found.eval_samples, found.prep_train_samples, found.lora) == (16, 32, 128, False)
+
+
+def test_an_empty_variable_is_not_set() -> None:
+    assert resolve(parsed(), {variable_of(name): "" for name in FIELDS}) == Gsm8kSettings()
 
 
 def test_the_variables_that_others_use_too_have_a_prefix() -> None:
@@ -66,9 +71,11 @@ def test_a_variable_that_cannot_be_read_is_named_in_one_line(
     assert said.count("\n") == 1 and "EVAL_SAMPLES" in said and "'many'" in said
 
 
-@pytest.mark.parametrize("argv", [["--suite", "algebra"], ["--train-samples", "0"], ["--temperature", "nan"]])
+@pytest.mark.parametrize(
+    "argv", [["--suite", "algebra"], ["--train-samples", "0"], ["--temperature", "nan"], ["--base-model", ""]]
+)
 def test_a_flag_out_of_range_is_one_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    command = "sft" if "--train-samples" in argv else "eval"
+    command = "eval" if argv[0] in ("--suite", "--temperature") else "sft"
     assert main(["gsm8k", command, *argv]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and argv[0] in said
@@ -126,6 +133,48 @@ def test_a_directory_that_holds_something_else_is_left_alone(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="holds something else"):
         write_config(tmp_path, "prep_sft", Gsm8kSettings())
     assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_expert_iteration_may_go_on_with_more_rounds(tmp_path: Path) -> None:
+    write_config(tmp_path / "run", "exit", Gsm8kSettings(rounds=2))
+    (tmp_path / "run" / "correct" / "samples_1").mkdir(parents=True)
+    write_config(tmp_path / "run", "exit", Gsm8kSettings(rounds=3))
+
+
+def test_the_configuration_of_a_model_is_never_overwritten(tmp_path: Path) -> None:
+    model = tmp_path / "config.json"
+    model.write_text('{"model_type": "qwen2"}', encoding="utf-8")
+    with pytest.raises(UsageError, match="is no configuration of this pipeline"):
+        write_config(tmp_path, "base", Gsm8kSettings())
+    assert model.read_text(encoding="utf-8") == '{"model_type": "qwen2"}'
+
+
+def test_the_directory_of_a_stage_without_a_result_is_no_model(tmp_path: Path) -> None:
+    write_config(tmp_path / "grpo", "grpo", Gsm8kSettings())
+    with pytest.raises(UsageError, match="grpo holds no model: the stage in it"):
+        absolute(str(tmp_path / "grpo"))
+    (tmp_path / "grpo" / "result.json").touch()
+    assert absolute(str(tmp_path / "grpo")) == str(tmp_path / "grpo")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["sft"], "run `repo-agent gsm8k sft --stage prep` first, or name a model by --base-model"),
+        (["grpo"], "run `repo-agent gsm8k sft --stage prep` first, or name a model by --base-model"),
+        (["exit"], "run `repo-agent gsm8k sft --stage prep` first, or name a model by --base-model"),
+        (["traces"], "run `repo-agent gsm8k grpo` first, or name a model by --grpo-model"),
+    ],
+)
+def test_what_an_earlier_stage_makes_is_asked_for(
+    argv: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="needs the extra 'train'")
+    monkeypatch.setenv("OUTPUT_DIR", str(tmp_path / "root"))
+    assert main(["gsm8k", *argv]) == 2
+    shown = capsys.readouterr().err
+    assert said in shown and shown.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_flag_of_the_table_is_one_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:

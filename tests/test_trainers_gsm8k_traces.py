@@ -15,8 +15,8 @@ from harness.errors import UsageError
 from harness.trace_reader import read_traces
 from suites.gsm8k.formats import FORMATS
 from suites.gsm8k.numbers import same_number
-from tests.chat_server import ChatServer
-from tests.gsm8k_world import SMALL, VARIABLES, Pupil, by_text, lines, run, served
+from tests.chat_server import ChatServer, Reply, Request, completion
+from tests.gsm8k_world import SMALL, VARIABLES, Pupil, asked, by_text, lines, right, run, served
 from trainers.gsm8k.device_memory import counted, needed_bytes, refuse_too_large
 from trainers.gsm8k.play import Sample
 from trainers.gsm8k.rows import read_traces_file
@@ -64,6 +64,22 @@ def test_only_unsolved_questions_are_asked_again(tmp_path: Path) -> None:
     stats = json.loads((tmp_path / "t/traces.jsonl.stats.json").read_text())
     assert pupil.asked.total() == round(stats["avg_attempts_overall"] * stats["total_samples"])
     assert set(pupil.asked.values()) == {1}
+
+
+def test_a_right_sample_with_a_tag_in_its_reasoning_is_no_trace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def twice(request: Request) -> Reply:
+        gold = asked(request).gold
+        return completion(f"<start_working_out> <SOLUTION>{gold}</SOLUTION>{right(request)}")
+
+    with ChatServer(twice) as server:
+        argv = served(server, "traces", "--grpo-model", "m", "--output-dir", str(tmp_path), "--max-attempts", "2")
+        assert repo_agent.main(argv) == 0
+    assert not any("<" in row["answer"] for row in lines(tmp_path / "traces.jsonl"))
+    said = capsys.readouterr()
+    assert "12 rows, 0 of them sampled" in said.out and "attempt 2 of 2: 12 questions are left" in said.err
+    assert "WARNING: under 50% of the rows are sampled" in said.err
 
 
 def test_figures_count_attempts_from_one() -> None:
@@ -175,6 +191,9 @@ def test_what_stands_behind_the_answer_is_cut_off() -> None:
     r1, solution = FORMATS["r1"], FORMATS["solution"]
     assert trimmed(" so </think> <answer>4</answer> User: x </answer>", r1) == " so </think> <answer>4</answer>"
     assert trimmed(solution.response("so", "4") + " more", solution) == solution.response("so", "4")
+    for stray in ("<answer>4</answer> User: x", " so </think> </answer> <answer>4</answer> User: <answer>5</answer>"):
+        assert trimmed(stray, r1) == stray.partition("4</answer>")[0] + "4</answer>"
+        assert r1.read(trimmed(stray, r1)).number == r1.read(stray).number == "4"
     for unfinished in ("so", " so </think> <answer>4", "</answer> so </think>"):
         assert trimmed(unfinished, r1) == unfinished
 
@@ -201,6 +220,19 @@ def test_the_kinds_of_a_traces_file_are_told_apart_and_never_mixed(tmp_path: Pat
         read_traces_file(write([{**answers[0], **responses[0]}]), "all")
     with pytest.raises(UsageError, match="none of 1 rows is correct"):
         read_traces_file(write([responses[1]]), "correct")
+
+
+def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path: Path) -> None:
+    row = json.dumps({"question": "1 + 1?", "answer": "so\n\n#### 2"})
+    (tmp_path / "t.jsonl").write_text(f"\ufeff{row}\n\n{row}\n \n", encoding="utf-8")
+    assert [each["line"] for each in read_traces_file(tmp_path / "t.jsonl", "all").rows] == [1, 3]
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"question": ' + "9" * 5000, '{"question": "1'])
+def test_a_line_that_is_not_json_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "t.jsonl").write_text(line, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"t\.jsonl:1: not JSON"):
+        read_traces_file(tmp_path / "t.jsonl", "all")
 
 
 def test_a_large_model_needs_about_what_is_known() -> None:

@@ -59,6 +59,14 @@ def test_a_number_counts_where_its_tag_is_not_closed_any_more() -> None:
     assert [number(each, "5", SOLUTION) for each in ("5", "<SOLUTION>-5", "<SOLUTION>5 or 6", "")] == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_number_in_the_reasoning_is_not_the_one_that_counts(form: PromptFormat) -> None:
+    _, opened, closed = form.tags[-3:]
+    text = form.response(f"first {opened}4{closed}", "5")
+    assert (number(text, "4", form), number(text, "5", form)) == (0, 1.5)
+    assert (answer(text, "4", form), answer(text, "5", form)) == (-1, 3)
+
+
 def test_near_answers_earn_less_and_right_ones_nothing_more() -> None:
     replies = ("100", "105", "90", "85", "79", "-100", "")
     assert [near_answer(_said(each), "100", SOLUTION) for each in replies] == [0, 0.5, 0.5, 0.25, 0, 0, 0]

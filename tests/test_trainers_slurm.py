@@ -108,14 +108,14 @@ def test_the_line_for_srun_is_one_command() -> None:
 def test_variables_are_passed_by_name_and_no_value_is_written(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("HF_TOKEN", "OPENAI_API_KEY", "TRAIN_SAMPLES", "MY_OWN", "UNRELATED"):
+    for name in ("HF_TOKEN", "OPENAI_API_KEY", "TRAIN_SAMPLES", "MY_OWN", "UNRELATED", "PYTHONPATH"):
         monkeypatch.setenv(name, "64" if name == "TRAIN_SAMPLES" else SECRET)
     assert main(["slurm", "sft", "--env", "MY_OWN", "--", "--seed", "3"]) == 0
     script = capsys.readouterr().out
     assert SECRET not in script
     (export,) = (word for word in directives(script) if word.startswith("--export="))
     names = export.removeprefix("--export=").split(",")
-    assert {"HF_TOKEN", "OPENAI_API_KEY", "TRAIN_SAMPLES", "MY_OWN", "PATH"} <= set(names)
+    assert {"HF_TOKEN", "OPENAI_API_KEY", "TRAIN_SAMPLES", "MY_OWN", "PATH", "PYTHONPATH"} <= set(names)
     assert "UNRELATED" not in names
 
 

@@ -73,10 +73,11 @@ def number(text: str, gold: str, form: PromptFormat) -> float:
     """1.5 for the right number behind the answer's tag, closed or not, else 0: for answers that were cut off.
 
     Published patterns take the first digits there: 18 in `$18.50`, 5 in `-5`, 1 in `1,000`. Here a text that states
-    several different numbers states none.
+    several different numbers states none, and the tag is the one that the grader reads: the first behind the reasoning.
     """
-    opened, closed = form.tags[-2:]
-    _, began, rest = text.partition(opened)
+    end, opened, closed = form.tags[-3:]
+    _, ended, behind = text.partition(end)
+    _, began, rest = (behind if ended else text).partition(opened)
     return 1.5 if began and same_number(rest.partition(closed)[0], gold) else 0.0
 
 

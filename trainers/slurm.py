@@ -20,8 +20,8 @@ STAGES = ("traces", "sft", "grpo", "exit")
 GRACE_S = 120
 """How long before the end of its time a job is interrupted: a training then writes a checkpoint, and can be resumed."""
 _PASSED = re.compile(
-    r"(REPO_AGENT|GSM8K|HF|HUGGINGFACE|VLLM|NCCL|PYTORCH|TORCH|OMP|TOKENIZERS|XDG_CACHE)_\w+|\w+_API_KEY"
-    r"|PATH|HOME|LANG|LD_LIBRARY_PATH|((https?|no)_proxy)|(HTTPS?|NO)_PROXY|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE",
+    r"(REPO_AGENT|GSM8K|HF|HUGGINGFACE|VLLM|NCCL|PYTORCH|TORCH|OMP|TOKENIZERS|TRANSFORMERS|XDG_CACHE)_\w+|\w+_API_KEY"
+    r"|PATH|PYTHONPATH|HOME|USER|LANG|LD_LIBRARY_PATH|((https?|no)_proxy)|(HTTPS?|NO)_PROXY|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE",
     re.ASCII,
 )
 _TIME = re.compile(r"\d+|\d+:\d{1,2}(:\d{1,2})?|\d+-\d{1,2}(:\d{1,2}){0,2}", re.ASCII)

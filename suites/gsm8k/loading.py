@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError
+from harness.errors import MachineLacks, UsageError
 from harness.optional import require_libraries
 from suites.base import SubsetSuite, Suite
 from suites.fetch import MIRROR_VARIABLE
@@ -82,7 +82,7 @@ def _from_mirror(mirror: Path, part: Split) -> Iterator[Mapping[str, Any]]:
         with path.open(encoding="utf-8") as lines:
             yield from map(json.loads, lines)
     except FileNotFoundError:
-        raise UsageError(f"the mirror {mirror} has no {path.relative_to(mirror)}") from None
+        raise MachineLacks(f"the mirror {mirror} has no {path.relative_to(mirror)}") from None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
@@ -96,7 +96,7 @@ def _from_hub(part: Split) -> Iterator[Mapping[str, Any]]:
         yield from load_dataset(HUB_NAME, HUB_CONFIG, split=part)
     except (OSError, ValueError, RuntimeError) as error:  # no network, no such data set there, a broken cache
         said = " ".join(str(error).split())[:200]
-        raise UsageError(f"cannot fetch {HUB_NAME} from the hub ({said}): {advice}") from error
+        raise MachineLacks(f"cannot fetch {HUB_NAME} from the hub ({said}): {advice}") from error
 
 
 def _arith(mirror: Path | None, part: Split, variant: str) -> tuple[Question, ...]:

@@ -65,7 +65,7 @@ _ODD = re.compile(
 """What may not stand around numbers, each of which is written as \\0."""
 _AGAIN = re.compile(r"\b(?:is|so|thus|therefore|answer|equals)\b", re.IGNORECASE)
 """Between two mentions of a number that are no sum, list or measure."""
-_COMPARED = re.compile(r"[<>!]=|=[<>]|\([^()]*=")
+_COMPARED = re.compile(r"[<>!]=|=[<>]|\([^()]*=|(?:\b(?:not|never)|n't)\s*=", re.IGNORECASE)
 _SUM = re.compile(r"[A-Za-z\d)%]\s*[-+*/^]\s*-?[\d(.]|\d\s*x\s*\d")
 _QUOTIENT = re.compile(r"[A-Za-z\s:]*[\s\d.,]*/[\s\d.,]*[A-Za-z\s]*")
 _NO_SUM = re.compile(

@@ -39,6 +39,8 @@ _SIGNS = {"\u2212": "-", "\u2044": "/", "\u2248": "~", "\u2245": "~", "\u00b0": 
 _SIGNS |= dict.fromkeys("\u2010\u2011\u2012\u2013", "-") | dict.fromkeys("\u2014\u2015", " - ")
 _BY_CATEGORY = {"Sc": "$", "Sm": OPERATOR, "So": " ", "Z": " ", "P": ";", "L": "q"}
 """What stands for a sign, by its category or the first letter of that; a sign of no such category is refused."""
+_CHANGING_SIGNS = "\u2030\u2031\u066b\u066c"
+"""Per mille, per ten thousand, Arabic decimal and thousands separators."""
 
 _EMPHASIS = re.compile(r"(?<![\w)*])\*{1,3}(?=[^\s*])|(?<=[^\s*])\*{1,3}(?![\w(*])")
 _UNDERLINE = re.compile(r"(?<![A-Za-z0-9_])_{1,3}(?=[^\s_])|(?<=[^\s_])_{1,3}(?![A-Za-z0-9_])")
@@ -99,7 +101,7 @@ def _sign(match: re.Match[str]) -> str:
     if category[0] == "L" and beside_digit:
         raise Unreadable(f"{sign!r} beside a digit")
     stands_for = _BY_CATEGORY.get(category) or _BY_CATEGORY.get(category[0])
-    if stands_for is None or sign in "\u2030\u2031":
+    if stands_for is None or sign in _CHANGING_SIGNS:
         raise Unreadable(f"{sign!r} is in it")
     return stands_for
 

@@ -59,7 +59,8 @@ class Evaluation:
         """What tells it from other runs of its stage: its path below the directory of its budget, or of its stage."""
         path = self.file.parent.parent.relative_to(root).parts
         known = [place for place, part in enumerate(path, 1) if part.isdecimal() or part == self.stage]
-        return "/".join(path[known[-1] :] if known else path[-1:])
+        own = 2 if self.stage == EXIT else 1  # a round has its filter above it
+        return "/".join(path[known[-1] :] if known else path[-own:])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.progress import notice
 from harness.statistics import wilson_interval
 from suites.gsm8k.environment import PARTS
 from suites.gsm8k.formats import PromptFormat
@@ -22,6 +23,8 @@ COLUMNS = (
     "id", "question", "gold", "response", "answer", "reasoning", *PARTS, "stop", "completion_tokens",
 )  # fmt: skip
 DEBUG, TRACES = "debug", "traces"
+FEW_CUT_OFF = 0.1
+"""From this share of responses that ended at the limit of tokens on, that is said."""
 _NAMES = {"correct": "accuracy"}
 """What a part's mean is called, where it is not the part's name."""
 
@@ -94,6 +97,8 @@ def _write(
         file.write("".join(f"{key}: {_number(value)}\n" for key, value in metrics.items()).encode())
     for part in PARTS:
         say(_line(part, samples))
+    if (cut := _cut_off(samples)) >= FEW_CUT_OFF * len(samples):
+        notice(f"WARNING: {cut} of {len(samples)} responses were cut off by --max-tokens {wanted.settings.max_tokens}")
     say(f"table: {wanted.output_file or table}")
 
 
@@ -108,7 +113,11 @@ def _metrics(wanted: Evaluation, samples: Sequence[Sample]) -> Iterator[tuple[st
         rate, low, high = _rate(part, samples)
         yield from ((name, rate), (f"{name}_low", low), (f"{name}_high", high))
     yield "mean_completion_tokens", sum(each.tokens for each in samples) / len(samples)
-    yield "cut_off", sum(each.stop == "length" for each in samples)
+    yield "cut_off", _cut_off(samples)
+
+
+def _cut_off(samples: Sequence[Sample]) -> int:
+    return sum(each.stop == "length" for each in samples)
 
 
 def _rate(part: str, samples: Sequence[Sample]) -> tuple[float, float, float]:

@@ -17,7 +17,6 @@ from trainers.gsm8k.evaluate import Evaluation, evaluate
 from trainers.gsm8k.play import absolute
 from trainers.gsm8k.rows import Filter
 from trainers.gsm8k.settings import (
-    CONFIG_FILE,
     EVALUATION,
     GRPO,
     SFT,
@@ -25,6 +24,8 @@ from trainers.gsm8k.settings import (
     add_setting_flags,
     begun,
     directory_of,
+    flag_type,
+    made_by,
     resolve,
     table,
     write_config,
@@ -53,6 +54,10 @@ def _add_run_flags(made: argparse.ArgumentParser, directory: str) -> None:
     add_suite_flags(made)
 
 
+def _add_base_model(made: argparse.ArgumentParser, text: str) -> None:
+    made.add_argument("--base-model", type=flag_type("base_model"), help=text)
+
+
 def _config(args: argparse.Namespace) -> int:
     print(table())
     return 0
@@ -79,7 +84,7 @@ def _eval(args: argparse.Namespace) -> int:
 
 def _sft_flags(made: argparse.ArgumentParser) -> None:
     made.add_argument("--stage", choices=("prep", "full"), default="full", help="which questions (default: full)")
-    made.add_argument("--base-model", help="what is trained (default: BASE_MODEL for prep, else OUTPUT_DIR/prep_sft)")
+    _add_base_model(made, "what is trained (default: BASE_MODEL for prep, else OUTPUT_DIR/prep_sft)")
     made.add_argument("--traces-file", type=Path, help="question/answer or prompt/response rows instead of solutions")
     made.add_argument(
         "--filter", choices=("correct", "all"), default="correct", help="rows of it that are taken (default: correct)"
@@ -93,8 +98,7 @@ def _sft(args: argparse.Namespace) -> int:
     from trainers.gsm8k.sft import run_sft, solutions_job, traces_job
 
     directory = directory_of(args, settings, "traces_sft" if args.traces_file else f"{args.stage}_sft")
-    begin = settings.base_model if args.stage == "prep" else str(Path(settings.output_dir) / "prep_sft")
-    model = args.base_model or begin
+    model = settings.base_model if args.stage == "prep" else _prep_model(args, settings)
     if args.traces_file:
         job = traces_job(args.traces_file, args.filter, model, directory, settings, args.argv, args.mirror)
     else:
@@ -103,7 +107,7 @@ def _sft(args: argparse.Namespace) -> int:
 
 
 def _grpo_flags(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--base-model", help="what is trained (default: OUTPUT_DIR/prep_sft)")
+    _add_base_model(made, "what is trained (default: OUTPUT_DIR/prep_sft)")
     _add_run_flags(made, "OUTPUT_DIR/grpo")
     add_setting_flags(made, (*EVALUATION, *GRPO))
 
@@ -112,13 +116,13 @@ def _grpo(args: argparse.Namespace) -> int:
     settings = _prepared(args)
     from trainers.gsm8k.grpo import GrpoJob, run_stage
 
-    model = args.base_model or str(Path(settings.output_dir) / "prep_sft")
+    model = _prep_model(args, settings)
     directory = directory_of(args, settings, "grpo")
     return run_stage(GrpoJob(model, directory, settings, args.argv, args.mirror), args.resume, print)
 
 
 def _exit_flags(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--base-model", help="what each round trains (default: OUTPUT_DIR/prep_sft)")
+    _add_base_model(made, "what each round trains (default: OUTPUT_DIR/prep_sft)")
     made.add_argument(
         "--filter", choices=("correct", "all", "both"), default="both", help="which responses are trained on (both)"
     )
@@ -132,7 +136,7 @@ def _exit(args: argparse.Namespace) -> int:
     settings = _prepared(args)
     from trainers.gsm8k.expert_iteration import ExpertIteration, run_rounds
 
-    model = args.base_model or str(Path(settings.output_dir) / "prep_sft")
+    model = _prep_model(args, settings)
     directory = directory_of(args, settings, "exit")
     _begin(args, directory, "exit", settings, model)
     filters: tuple[Filter, ...] = ("correct", "all") if args.filter == "both" else (args.filter,)
@@ -141,7 +145,7 @@ def _exit(args: argparse.Namespace) -> int:
 
 def _begin(args: argparse.Namespace, directory: Path, stage: str, settings: Gsm8kSettings, model: str) -> None:
     """Make the directory of a command that goes on by itself where it was left, with --resume only."""
-    there = (directory / CONFIG_FILE).exists()
+    there = begun(directory)
     if there and not args.resume:
         raise UsageError(f"{directory} holds a run already: say --resume to continue it, or choose another directory")
     if args.resume and not there:
@@ -153,7 +157,7 @@ def _sweep_flags(made: argparse.ArgumentParser) -> None:
     made.add_argument("--samples", type=at_least(1), nargs="+", required=True, help="numbers of training questions")
     made.add_argument("--root", type=Path, help="the directory of all runs (default: OUTPUT_DIR)")
     made.add_argument("--traces", action="store_true", help="traces of each GRPO model, and SFT on them, too")
-    made.add_argument("--base-model", help="what the pipeline begins with (default: BASE_MODEL)")
+    _add_base_model(made, "what the pipeline begins with (default: BASE_MODEL)")
     add_suite_flags(made)
     names = (*EVALUATION, *SFT, *GRPO, "max_attempts", "traces_temperature")
     add_setting_flags(made, [name for name in names if name != "train_samples"])
@@ -165,6 +169,12 @@ def _sweep(args: argparse.Namespace) -> int:
 
     root = args.root or Path(settings.output_dir)
     return run_sweep(Sweep(root, sorted(set(args.samples)), settings, args.traces, args.argv, args.mirror), print)
+
+
+def _prep_model(args: argparse.Namespace, settings: Gsm8kSettings) -> str:
+    """What is trained behind the prep stage."""
+    given: str | None = args.base_model
+    return given or made_by(Path(settings.output_dir) / "prep_sft", "sft --stage prep", "--base-model")
 
 
 def _prepared(args: argparse.Namespace) -> Gsm8kSettings:

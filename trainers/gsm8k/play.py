@@ -14,6 +14,7 @@ from harness.policies.litellm_policy import ServiceSettings
 from harness.policies.sources import LocalSettings, load_source
 from harness.policy import PolicySource
 from harness.progress import ProgressView, notice, progress_view
+from harness.progress_log import ProgressLog
 from harness.records import Task, TestPolicy, Trace
 from harness.run import Job, Run, RunOutcome
 from harness.run_files import RunConfig
@@ -23,7 +24,7 @@ from suites.gsm8k.suite import QuestionSuite
 from suites.opening import open_for
 from suites.run_cli import Stage, exit_code, in_order, left_to_do, local_extra, model_extra
 from trainers.gsm8k.device_memory import refuse_too_large
-from trainers.gsm8k.settings import Gsm8kSettings, save_config
+from trainers.gsm8k.settings import Gsm8kSettings, refuse_unfinished, save_config
 
 REQUEST_TIMEOUT_S, ATTEMPTS = 300.0, 5
 """Of a call of a service."""
@@ -98,7 +99,11 @@ def sample_of(trace: Trace) -> Sample:
 
 
 def absolute(model: str) -> str:
-    """A model's directory by its absolute path, so that a run is the same from anywhere; a name as it is."""
+    """A model's directory by its absolute path, so that a run is the same from anywhere; a name as it is.
+
+    Raises UsageError for the directory of a stage that has not ended.
+    """
+    refuse_unfinished(model)
     return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
@@ -172,21 +177,27 @@ class Play:
         if len(left) < len(jobs):
             notice(f"{len(jobs) - len(left)} of {len(jobs)} responses were there before")
         if left:
-            self._play(left)
+            missing = {job.rollout for job in left}
+            before = [self.samples[job.task.id, job.index].right for job in jobs if job.rollout not in missing]
+            self._play(left, (len(before), sum(before)))
         return self.exit_code == 0
 
-    def _play(self, jobs: Sequence[Job]) -> None:
+    def _play(self, jobs: Sequence[Job], before: tuple[int, int]) -> None:
         stage = self.stage
         parts = stage.config, stage.suite, stage.source, stage.backend, self._store, stage.budget
-        with progress_view(len(jobs), "right") as progress:
-            run = Run(*parts, on_done=lambda trace: self._told(trace, progress))
+        with (
+            ProgressLog(self.directory, notice) as log,
+            progress_view(len(jobs), "right", "questions", log, stage.budget, before) as progress,
+        ):
+            run = Run(*parts, on_done=lambda trace: self._told(trace, progress), workers=progress.workers)
             self.outcome = run.play(jobs, self._workers)
+            log.leave(*self.outcome.left)
         if self.outcome.stopped:
             notice(self.outcome.stopped)
 
     def _told(self, trace: Trace, progress: ProgressView) -> None:
         if not trace.finished:
-            progress.done(f"{trace.header.rollout} {trace.error or trace.stop}", False)
+            progress.done(f"{trace.header.rollout} {trace.error or trace.stop}", None)
             return
         sample = sample_of(trace)
         self._keep(trace)

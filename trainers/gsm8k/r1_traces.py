@@ -9,11 +9,9 @@ from harness.progress import notice
 from suites.gsm8k.formats import FORMATS
 from suites.gsm8k.suite import Question
 from trainers.gsm8k.play import Sample
-from trainers.gsm8k.traces import TracesJob, playing, trimmed, write_lines, write_stats
+from trainers.gsm8k.traces import FEW, TracesJob, playing, trimmed, write_lines, write_stats
 
 CORRECT_FILE, ALL_FILE, ORIGINAL_FILE = "sft_r1_correct.jsonl", "sft_r1_all.jsonl", "sft_original.jsonl"
-FEW = 0.5
-"""With fewer correct traces than this a warning is given."""
 R1 = FORMATS["r1"]
 _BEGIN = "<think>"
 

@@ -72,9 +72,10 @@ _KINDS = {True: "prompt/response rows", False: "question/answer rows"}
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
-                yield _sound(line, f"{path}:{number}") | {"line": number}
+                if line.strip():
+                    yield _sound(line, f"{path}:{number}") | {"line": number}
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
 
@@ -82,7 +83,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 def _sound(line: str, where: str) -> dict[str, Any]:
     try:
         row: dict[str, Any] = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"{where}: not JSON") from None
     kinds = [kind for kind in (QUESTION_ANSWER, PROMPT_RESPONSE) if isinstance(row, dict) and kind <= set(row)]
     if len(kinds) != 1:

@@ -48,7 +48,7 @@ GRPO = (
     "grpo_rewards", "grpo_kl_beta", "grpo_loss_type", "lora", "lora_r", "save_steps",
 )  # fmt: skip
 """Names of the settings that commands have flags for."""
-FREE = frozenset({"output_dir", "api_base", "batch_size", "save_steps"})
+FREE = frozenset({"output_dir", "api_base", "batch_size", "save_steps", "rounds"})
 """A run may go on with others of these."""
 
 
@@ -56,9 +56,13 @@ class Gsm8kSettings(Record):
     """What the pipeline is run with. Saved as config.json in every run's directory."""
 
     base_model: str = Field(
-        default="Qwen/Qwen2.5-1.5B", description="what the pipeline begins with: a directory or a hub name"
+        default="Qwen/Qwen2.5-1.5B",
+        min_length=1,
+        description="what the pipeline begins with: a directory or a hub name",
     )
-    output_dir: str = Field(default="runs/gsm8k", description="the root, where a run's directory is not named")
+    output_dir: str = Field(
+        default="runs/gsm8k", min_length=1, description="the root, where a run's directory is not named"
+    )
     suite: Literal["gsm8k", "arith", "arith+easy"] = Field(default="gsm8k", description="the questions")
     prompt_format: Literal["solution", "r1"] = Field(default="solution", description="how they are put (docs/gsm8k.md)")
     train_samples: int = Field(default=512, ge=1, description="questions of full SFT, GRPO and traces")
@@ -66,7 +70,7 @@ class Gsm8kSettings(Record):
     eval_samples: int = Field(default=512, ge=1, description="questions of the test part that an evaluation plays")
     num_generations: int = Field(default=8, ge=2, description="GRPO: rollouts of a question")
     seed: int = Field(default=0, ge=0, lt=2**32, description="of the slices, of sampling and of training")
-    engine: str = Field(default="hf", description="what samples: hf, vllm, or a provider of litellm")
+    engine: str = Field(default="hf", min_length=1, description="what samples: hf, vllm, or a provider of litellm")
     api_base: str = Field(default="", description="address of an OpenAI-compatible server, for such a provider")
     fallback: bool = Field(
         default=True, description="transformers speaks where vLLM cannot run; announced, and recorded"
@@ -175,10 +179,12 @@ def add_setting_flags(made: argparse.ArgumentParser, names: Iterable[str]) -> No
         if FIELDS[name].annotation is bool:
             group.add_argument(*flags, dest=name, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:
-            group.add_argument(*flags, dest=name, type=_flag_type(name), metavar=_metavar(name), help=text)
+            group.add_argument(*flags, dest=name, type=flag_type(name), metavar=_metavar(name), help=text)
 
 
-def _flag_type(name: str) -> Any:
+def flag_type(name: str) -> Any:
+    """For argparse: a setting from its text."""
+
     def convert(text: str) -> Any:
         try:
             return _value(name, text)
@@ -208,7 +214,7 @@ def _metavar(name: str) -> str:
 
 
 def resolve(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Gsm8kSettings:
-    """The settings of a command: its flags, else the environment, else the defaults.
+    """The settings of a command: its flags, else the environment, else the defaults. An empty variable is not set.
 
     Raises:
         UsageError: a variable that cannot be read, by its name.
@@ -219,7 +225,7 @@ def resolve(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -
         text = environ.get(variable_of(name))
         if given is not None:
             found[name] = given
-        elif text is not None:
+        elif text:
             try:
                 found[name] = _value(name, text)
             except ValueError as error:
@@ -262,9 +268,11 @@ def write_config(directory: Path, stage: str, settings: Gsm8kSettings, **inputs:
     """
     ours = {"stage": stage, **settings.model_dump(mode="json"), **inputs}
     path = directory / CONFIG_FILE
-    if path.exists() and begun(directory):
-        _refuse_other(directory, _read(path), ours)
-    if not path.exists() and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if path.exists():
+        there = _read(path)  # a model has a file of this name too
+        if begun(directory):
+            _refuse_other(directory, there, ours)
+    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(f"{directory} holds something else than a run of this command: choose another --output-dir")
     save_config(directory, settings, stage=stage, **inputs)
 
@@ -287,6 +295,24 @@ def _refuse_other(directory: Path, there: Mapping[str, Any], ours: Mapping[str, 
     there, ours = ({name: value for name, value in each.items() if name not in FREE} for each in (there, ours))
     if said := differences(there, ours):
         raise UsageError(f"{directory} belongs to a run with other settings ({said}): choose another directory")
+
+
+def refuse_unfinished(model: str) -> None:
+    """Raises UsageError for the directory of a stage that made no model yet: its config.json is not a model's."""
+    directory = Path(model)
+    if (directory / CONFIG_FILE).is_file() and not (directory / "result.json").exists():
+        try:
+            _read(directory / CONFIG_FILE)
+        except UsageError:
+            return
+        raise UsageError(f"{model} holds no model: the stage in it trains none, or has not ended (--resume goes on)")
+
+
+def made_by(directory: Path, stage: str, flag: str) -> str:
+    """The model that an earlier stage has left. Raises UsageError, with what to do, where there is none."""
+    if not directory.is_dir():
+        raise UsageError(f"{directory} is not there: run `repo-agent gsm8k {stage}` first, or name a model by {flag}")
+    return str(directory)
 
 
 def begun(directory: Path) -> bool:

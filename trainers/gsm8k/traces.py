@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.progress import notice
 from suites.gsm8k.formats import PromptFormat
 from suites.gsm8k.suite import GOLD_MARK, Question, QuestionSuite
 from trainers.card import atomic_file
 from trainers.gsm8k.evaluate import TRACES
 from trainers.gsm8k.play import Play, Sample, Speaker, absolute, opened, run_id
 from trainers.gsm8k.settings import Gsm8kSettings
+
+FEW = 0.5
+"""With a smaller share of right traces a warning is given."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ def write_traces(job: TracesJob, resume: bool, say: Callable[[str], None]) -> in
     write_stats(job.output_file, stats | about)
     total, successes = stats["total_samples"], stats["grpo_successes"]
     say(f"{total} rows, {successes} of them sampled ({stats['success_rate']:.1%}), the others worked solutions")
+    if stats["success_rate"] < FEW:
+        notice(f"WARNING: under {FEW:.0%} of the rows are sampled: SFT on them is mostly SFT on worked solutions")
     say(f"rows: {job.output_file}\nfigures: {stats_path(job.output_file)}")
     return 0
 
@@ -62,11 +68,20 @@ def first_right(job: TracesJob, attempts: int, resume: bool) -> dict[str, Sample
         found: dict[str, Sample] = {}
         for attempt in range(attempts):
             left = [task for task in play.stage.tasks if task.id not in found]
+            if attempt and left:
+                notice(f"attempt {attempt + 1} of {attempts}: {len(left)} questions are left")
             if not play.ask((task, attempt) for task in left):
                 return play.exit_code
             samples = [play.samples[task.id, attempt] for task in left]
-            found |= {each.question: each for each in samples if each.right and each.reasoned}
+            found |= {each.question: each for each in samples if _can_be_used(each, job)}
         return found
+
+
+def _can_be_used(sample: Sample, job: TracesJob) -> bool:
+    """It is right and reasons. Rows of traces put the reasoning between tags anew: there it holds none itself."""
+    tags = job.suite.form.tags if job.stage == TRACES else ()
+    reasoning = job.suite.form.read(sample.text).reasoning
+    return sample.right and sample.reasoned and not any(tag in reasoning for tag in tags)
 
 
 def first_said(job: TracesJob, resume: bool) -> dict[str, Sample] | int:
@@ -95,9 +110,11 @@ def _row(question: Question, sample: Sample | None, suite: QuestionSuite) -> dic
 
 def trimmed(text: str, form: PromptFormat) -> str:
     """A response up to the end of its answer: a base model goes on behind it."""
-    reasoned, ended, rest = text.partition(form.tags[-3])
-    answer, answered, _ = rest.partition(form.tags[-1])
-    return reasoned + ended + answer + answered if answered else text
+    end, opened, closed = form.tags[-3:]
+    before = text.find(end) + len(end) if end in text else 0
+    _, began, rest = text[before:].partition(opened)
+    behind = rest.partition(closed)[2]
+    return text.removesuffix(behind) if began and closed in rest else text
 
 
 def figures(found: Sequence[Sample | None], attempts: int) -> dict[str, Any]:

@@ -9,7 +9,15 @@ from harness.cli import Subcommand, add_suite_flags, amount, at_least
 from harness.errors import UsageError
 from trainers.gsm8k.play import absolute
 from trainers.gsm8k.r1_traces import write_original, write_r1_traces
-from trainers.gsm8k.settings import SAMPLING, Gsm8kSettings, add_setting_flags, directory_of, resolve, write_config
+from trainers.gsm8k.settings import (
+    SAMPLING,
+    Gsm8kSettings,
+    add_setting_flags,
+    directory_of,
+    made_by,
+    resolve,
+    write_config,
+)
 from trainers.gsm8k.traces import TracesJob, write_traces
 
 R1_DIRECTORY = Path("data/gsm8k")
@@ -41,7 +49,7 @@ def _main(args: argparse.Namespace) -> int:
         raise UsageError("--model is for --style r1: say --grpo-model")
     settings = _settings(args)
     directory = directory_of(args, settings, "traces")
-    model = args.grpo_model or str(Path(settings.output_dir) / "grpo")
+    model = args.grpo_model or made_by(Path(settings.output_dir) / "grpo", "grpo", "--grpo-model")
     write_config(directory, "traces", settings, model=absolute(model), split=args.dataset_split)
     if args.dataset_split == "test":
         suite = settings.model_copy(update={"eval_samples": settings.train_samples}).eval_questions(args.mirror)
