@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TRAIN_STAMP := $(VENV)/.installed-train
 
-.PHONY: eval test check experiment format clean
+.PHONY: eval test check experiment experiment-arith format clean
 
 # a quick look: 200 candidates a task take 5 to 15 minutes on 2 cores; `repo-agent eval` alone has the full budget
 eval: ARGS ?= --max-iters 200
@@ -26,6 +26,11 @@ check: $(STAMP)
 experiment: WORK ?= runs/experiment
 experiment: $(TRAIN_STAMP)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m tests.benchmarks.teach_protocol --work $(WORK) $(ARGS)
+
+# GRPO against SFT on arithmetic: three seeds of a model from scratch, one per core at a time
+experiment-arith: WORK ?= runs/experiment-arith
+experiment-arith: $(TRAIN_STAMP)
+	$(BIN)/python -m tests.benchmarks.teach_arith --work $(WORK) $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

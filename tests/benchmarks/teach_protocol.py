@@ -72,7 +72,7 @@ def experiment(lab: Lab) -> None:
     """From nothing to the last evaluation."""
     chosen = lab.settings
     base = chosen.model or "base"
-    how = ["--learning-rate", chosen.learning_rate, "--epochs", chosen.epochs, "--seed", chosen.seed]
+    how = ["--batch-size", 4, "--learning-rate", chosen.learning_rate, "--epochs", chosen.epochs, "--seed", chosen.seed]
     if not chosen.model:
         practice = ("--copying-steps", chosen.copying_steps)
         lab.run("init", "train", "init-tiny", "--output-dir", base, "--seed", chosen.seed, *practice)
@@ -87,9 +87,10 @@ def experiment(lab: Lab) -> None:
 
 def teach(lab: Lab, base: str) -> None:
     """Teacher traces of the training half under many names, and rows of them."""
-    suite = f"quixbugs+renamed:{lab.settings.copies}"
-    common = ("eval", "--suite", suite, "--test-policy", "final", "--isolation", "run")
-    lab.run("teacher", *common, "--llm-provider", "reference", "--trace-dir", "teacher")
+    suite, mistakes = f"quixbugs+renamed:{lab.settings.copies}", lab.settings.mistakes
+    common = ("eval", "--suite", suite, "--test-policy", "final", "--isolation", "run", "--trace-dir", "teacher")
+    errs = ("--model", "cut-off", "--temperature", mistakes) if mistakes else ()
+    lab.run("teacher", *common, "--llm-provider", "reference", *errs)
     extract = ("sft-extract", "--trace-dir", "teacher", "--output", "sft.jsonl", "--target", "trl")
     lab.run("teacher", *extract, "--tokenizer", base)
     lab.run("teacher", "data", "check", "sft.jsonl", "--against", HELD_OUT)
@@ -221,6 +222,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--copies", type=int, default=48, help="of each training task, under other names")
     made.add_argument("--copying-steps", type=int, default=1000, help="of practice before anything else")
+    made.add_argument("--mistakes", type=float, default=0.0, help="temperature of a teacher that errs")
     made.add_argument("--epochs", type=float, default=1.0, help="of SFT")
     made.add_argument("--learning-rate", type=float, default=1e-3, help="of SFT")
     made.add_argument("--dpo-learning-rate", type=float, default=5e-5)
