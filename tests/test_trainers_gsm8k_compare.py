@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def run(root: Path) -> str:
 def test_a_sweep_becomes_words_tables_and_a_plot(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra 'train'")
     said = run(sweep(tmp_path))
+    assert re.search(r"^GRPO +1024 +1 +\d+\.\d \(", said, re.MULTILINE)
     assert "GRPO on 1024 samples is more often right than SFT on 1024 samples" in said
     text = (tmp_path / "compare.md").read_text(encoding="utf-8")
     assert "| GRPO | 1024 | 1 |" in text

@@ -63,7 +63,7 @@ def run_grpo(
     *,
     resume: bool = False,
     result_name: str = "",
-    save_steps: int = 100,
+    save_steps: int = 20,
     num_workers: int = 8,
     report_to: str = "none",
     command: str = "",

@@ -127,7 +127,7 @@ def _add_machine(group: Any) -> None:
     group.add_argument(
         "--packing", choices=("trie", "none"), default="trie", help="trie: common prefixes are computed once"
     )
-    group.add_argument("--save-steps", type=at_least(1), default=100, help="a checkpoint every N steps (100)")
+    group.add_argument("--save-steps", type=at_least(1), default=20, help="a checkpoint every N steps (20)")
     group.add_argument("--report-to", choices=REPORTERS, help="beside metrics.jsonl (default: tensorboard)")
 
 

@@ -79,7 +79,7 @@ def add_compare_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def compare(args: argparse.Namespace, say: Callable[[str], None] = print) -> int:
-    """Write ROOT/compare.md, .json, .png and .svg, and `say` what the first says.
+    """Write ROOT/compare.md, .json, .png and .svg, and `say` the accuracies and what differs.
 
     Raises:
         UsageError: there is nothing to compare, or no question that all were asked.
@@ -87,10 +87,11 @@ def compare(args: argparse.Namespace, say: Callable[[str], None] = print) -> int
     require_libraries("matplotlib")
     found = compared(read_points(args.root))
     from trainers.gsm8k.compare_plot import write_plot
-    from trainers.gsm8k.compare_report import in_words, write_report
+    from trainers.gsm8k.compare_report import in_words, plain_table, write_report
 
     write_plot(found, args.root)
     write_report(found, args.root)
+    say(f"{plain_table(found)}\n")
     say("\n".join(in_words(found)))
     say(f"\n{args.root / 'compare.md'}, with compare.json, compare.png and compare.svg")
     return 0

@@ -18,6 +18,7 @@ ABOUT_COMPARISONS = (
     "Significant: p, corrected by Holm's method, is at most {most}."
 )
 HEADS = {"correct": "accuracy", "thinking": "thinking", "answered": "answered"}
+EVALUATION_HEADS = ("", "samples", "runs", *HEADS.values())
 
 
 def write_report(found: Compared, root: Path) -> None:
@@ -77,7 +78,7 @@ def markdown(found: Compared) -> str:
         *notes,
         "## Evaluations",
         "Shares in percent, with Wilson's 95% interval. Of several runs: their mean, and the accuracy of each.",
-        _table(["", "samples", "runs", *HEADS.values()], map(_cells, found.rows)),
+        _table(EVALUATION_HEADS, map(_cells, found.rows)),
         "## Comparisons",
         ABOUT_COMPARISONS.format(questions=found.questions, most=SIGNIFICANT),
         _table(COMPARISON_HEADS, map(_comparison, found.comparisons)),
@@ -103,6 +104,13 @@ def _lists(lines: Sequence[str]) -> Iterator[str]:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def plain_table(found: Compared) -> str:
+    """The evaluations in columns, for a terminal."""
+    rows = [list(EVALUATION_HEADS), *map(_cells, found.rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def _cells(row: Row) -> list[str]:

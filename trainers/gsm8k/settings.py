@@ -100,7 +100,7 @@ class Gsm8kSettings(Record):
     lora: bool = Field(default=True, description="train an adapter, not the whole model")
     lora_r: int = Field(default=16, ge=1, description="its rank")
     max_length: int | None = Field(default=None, ge=2, description="SFT: tokens of a row; empty: what the model takes")
-    save_steps: int = Field(default=100, ge=1, description="a checkpoint every so many steps")
+    save_steps: int = Field(default=20, ge=1, description="a checkpoint every so many steps")
     grpo_steps: int = Field(default=100, ge=1, description="GRPO: rounds of rollouts, an optimizer step each")
     prompts_per_step: int = Field(default=4, ge=1, description="GRPO: questions of a round")
     grpo_learning_rate: float | None = Field(
