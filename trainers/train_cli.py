@@ -15,6 +15,7 @@ from trainers.merge_cli import SUBCOMMAND as MERGE
 from trainers.service_cli import SERVICE_ONLY, add_service_flags, run_service_job
 from trainers.train_grpo_cli import SUBCOMMAND as GRPO
 from trainers.train_quiet import quiet_libraries
+from trainers.train_rows import check_data
 from trainers.train_settings import LOCAL_DEFAULTS, Kind, add_train_flags, learning_rate
 
 
@@ -72,6 +73,8 @@ def _train(kind: Kind, args: argparse.Namespace) -> int:
     for name in SERVICE_ONLY:
         if getattr(args, name, None):
             raise UsageError(f"--{name.replace('_', '-')} is for --backend together")
+    for path in filter(None, (args.dataset, args.eval_dataset)):
+        check_data(path, kind)  # before libraries that take seconds to import
     require_libraries(*TRAINING)
     quiet_libraries()
     from trainers.train_local import run_local

@@ -18,7 +18,7 @@ from trainers.card import file_sha256
 from trainers.full_disk import disk_in_words
 from trainers.train_data import Forest, packed_forest, plain_forest
 from trainers.train_model import Learner, device_name, device_of, load_learner, load_tokenizer, locate
-from trainers.train_rows import Row, TrainRows, check_data, read_rows
+from trainers.train_rows import Row, TrainRows, read_rows
 from trainers.train_run import TrainRun, data_record
 from trainers.train_settings import Kind, TrainSettings, local_arguments, settings_of
 from trainers.train_shared import (
@@ -94,8 +94,6 @@ def _directory(args: argparse.Namespace) -> Path:
 
 
 def _settings(kind: Kind, args: argparse.Namespace) -> TrainSettings:
-    for path in filter(None, (args.dataset, args.eval_dataset)):
-        check_data(path, kind)
     files = locate(args.model)
     device, precision = device_of(args.device)
     if args.gradient_checkpointing is None:
