@@ -10,6 +10,7 @@ from eval.compare import compared
 from eval.compare_records import Compared
 from eval.compare_report import markdown, print_compared
 from eval.compare_runs import arms_of
+from eval.sweep import SWEEP_FILE
 from harness.cli import Parser
 from harness.errors import UsageError
 from harness.progress import console
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     for path, flag in ((args.json, "--json"), (args.markdown, "--markdown")):
         if path:
             refuse_run_file(path, flag)
-    arms = arms_of(args.runs)
+    arms = arms_of([path for path in args.runs if path.name != SWEEP_FILE] or args.runs)  # ROOT/* of a sweep
     if len(arms) < 2:
         raise UsageError(f"there is nothing to compare {arms[0].name} with: name two runs, or a directory of several")
     found = compared(arms)

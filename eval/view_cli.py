@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.sweep import SWEEP_FILE
 from eval.viewer.packing import Packed, pack
 from eval.viewer.page import page
 from eval.viewer.serve import ViewerServer
@@ -36,8 +37,9 @@ def main(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
     if args.serve is not None and args.out:
         raise UsageError("--serve writes no page: leave out --out, or --serve")
-    out = args.out or args.runs[0] / "view.html"
-    sources = run_sources(args.runs)
+    runs = [path for path in args.runs if path.name != SWEEP_FILE] or args.runs  # ROOT/* of a sweep
+    out = args.out or runs[0] / "view.html"
+    sources = run_sources(runs)
     if args.serve is None:
         refuse_run_file(out, "--out")
         if not out.parent.is_dir():

@@ -172,6 +172,16 @@ def test_what_is_not_this_sweep_is_refused(case: str, swept: Path, capsys: pytes
     assert why in capsys.readouterr().err
 
 
+def test_all_that_a_sweep_holds_may_be_named_to_compare_and_view(
+    swept: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    runs = [str(path) for path in sorted(swept.iterdir()) if path.name != SWEEP_FILE]
+    named = repo_agent.main(["compare", *runs]), capsys.readouterr()
+    everything = str(swept / SWEEP_FILE), *runs
+    assert (repo_agent.main(["compare", *everything]), capsys.readouterr()) == named
+    assert repo_agent.main(["view", *everything, "--out", str(tmp_path / "page.html")]) == 0
+
+
 def test_a_sweep_is_not_played_into_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = played(tmp_path / "run", single(1, 2))
     assert evaluate(run, "--llm-provider", "noop", "--seeds", "2") == 2
