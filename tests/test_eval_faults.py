@@ -277,7 +277,7 @@ def test_the_key_appears_in_no_file_and_on_no_screen(
     assert {request.headers["Authorization"] for request in server.requests} == {f"Bearer {SECRET}"}
     out, err = capfd.readouterr()
     written = [path.read_text() for path in (tmp_path / "run").rglob("*") if path.is_file()]
-    assert len(written) == (3 if status == 500 else 2)
+    assert len(written) == (4 if status == 500 else 3)
     for text in (out, err, *written):
         assert SECRET not in text and SECRET[:12] not in text
     assert "[redacted]" in err and all("[redacted]" in text for text in written if '"event"' in text)

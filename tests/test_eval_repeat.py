@@ -60,7 +60,7 @@ def test_a_run_is_played_again_with_the_same_settings(
     assert read_config(tmp_path / "again") == read_config(run)
     texts = [[s.completion.text for t in read_traces(each) for s in t.steps] for each in (run, tmp_path / "again")]
     assert texts[0] == texts[1]
-    assert "differs now" not in said.err
+    assert "repo-agent: differs now" not in said.err
     assert said.out.splitlines()[-2] == (
         "now against before: no task was gained or lost, p = 1: no evidence of a difference"
     )
